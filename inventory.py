@@ -1,0 +1,19 @@
+"""Hosts and groups: boxes.yaml, or the lab's boxes where there is none. Checked before connecting."""
+
+import click
+
+from strixbox.groups import command_line_data, read_group_data
+from strixbox.inventory import InventoryError, boxes_file, check_settings, load_boxes
+
+try:
+    _boxes = load_boxes(boxes_file())
+    _overrides = command_line_data(click.get_current_context(silent=True))
+    check_settings(_boxes, read_group_data(), _overrides)
+except InventoryError as _error:
+    click.echo("No box was touched; mend these settings first:", err=True)
+    for _mistake in _error.mistakes:
+        click.echo(f"  {_mistake}", err=True)
+    raise SystemExit(2) from None
+
+all = _boxes.hosts()  # noqa: A001 - the name that pyinfra gives to the list of every host
+globals().update(_boxes.groups())

@@ -1,0 +1,493 @@
+"""What a box shall be: every setting, its type, its limits and what it means.
+
+``Config.load`` turns the flat ``section_field`` keys of ``group_data/`` into frozen sections; a
+task gets its sections and nothing else. Flat keys are kept in ``group_data`` because pyinfra
+replaces whole values: a box overrides ``comfyui_port`` without repeating the other ComfyUI settings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from strixbox.digests import digest_of
+
+TORCH_FAMILY = frozenset(
+    {"torch", "torchvision", "torchaudio", "pytorch-triton-rocm", "triton", "triton-rocm"}
+)
+
+
+def _absolute(text: str) -> str:
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts or str(path) != text:
+        raise ValueError("write an absolute path without '..', '//' or a trailing slash")
+    if path == PurePosixPath("/"):
+        raise ValueError("name a directory of its own, not /")
+    return text
+
+
+def _plain_url(text: str) -> str:
+    if "@" in text.split("/")[2]:
+        raise ValueError("keep user names and passwords out of URLs; they end up in logs")
+    return text
+
+
+AbsolutePath = Annotated[
+    str, StringConstraints(pattern=r"^/[^\x00-\x1f]*$"), AfterValidator(_absolute)
+]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+Url = Annotated[
+    str, StringConstraints(pattern=r"^https?://[^\s/]+(/\S*)?$"), AfterValidator(_plain_url)
+]
+Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)*([+._-][0-9A-Za-z.+_-]+)?$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f.][^/\x00-\x1f]*$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+# A value goes into an EnvironmentFile and a shell script alike, so it is one printable line.
+VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f'\\]*$")]
+FindingCode = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]+(\.[A-Z0-9_]+)+$")]
+ModelFolder = Literal[
+    "checkpoints",
+    "clip_vision",
+    "controlnet",
+    "diffusion_models",
+    "embeddings",
+    "loras",
+    "text_encoders",
+    "upscale_models",
+    "vae",
+    "vae_approx",
+]
+# Set by the toolkit itself from the settings named beside each; as an extra flag it would be given twice.
+RESERVED_FLAGS = {
+    "--base-directory": "comfyui_base_directory",
+    "--database-url": "comfyui_base_directory",
+    "--extra-model-paths-config": "models_active and models_archive",
+    "--listen": "comfyui_access",
+    "--port": "comfyui_port",
+    "--preview-method": "comfyui_preview",
+    "--temp-directory": "tmpfs_path",
+}
+# Mutually exclusive in ComfyUI v0.3.64's own parser (comfy/cli_args.py).
+EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
+    frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram", "--cpu"}),
+    frozenset(
+        {
+            "--use-split-cross-attention",
+            "--use-quad-cross-attention",
+            "--use-pytorch-cross-attention",
+            "--use-sage-attention",
+            "--use-flash-attention",
+        }
+    ),
+    frozenset({"--cache-classic", "--cache-lru", "--cache-none"}),
+    frozenset({"--force-fp32", "--force-fp16"}),
+    frozenset({"--fp16-vae", "--fp32-vae", "--bf16-vae"}),
+    frozenset({"--cuda-malloc", "--disable-cuda-malloc"}),
+    frozenset({"--force-upcast-attention", "--dont-upcast-attention"}),
+)
+
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key or a value of another type is an error."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Box(Section):
+    """The machine itself and the account that ComfyUI belongs to."""
+
+    user: UserName = Field(description="account that owns ~/ComfyUI and runs the service")
+    home: AbsolutePath = Field(description="home directory of that account")
+    ram_gib: int = Field(ge=8, le=1024, description="memory of the box, GiB")
+    distribution: Word = Field(description="ID and VERSION_ID the box must have, e.g. ubuntu-24.04")
+    accept: dict[FindingCode, str] = Field(
+        description="preflight findings that are accepted on this box: code -> the reason"
+    )
+
+    @model_validator(mode="after")
+    def _reasons_are_given(self) -> Self:
+        for code, reason in self.accept.items():
+            if not reason.strip():
+                raise ValueError(f"box_accept of {code} needs a reason")
+        return self
+
+
+class Rocm(Section):
+    """ROCm from AMD's apt repository; ``version`` None leaves apt's ROCm off the box."""
+
+    version: Version | None = Field(description="ROCm release from apt, or None for none")
+    packages: tuple[Word, ...] = Field(description="apt packages that are installed and held")
+    repository: Url = Field(description="apt repository of that release")
+    suite: Word = Field(description="suite of the repository")
+    key_url: Url = Field(description="the repository's signing key, ASCII-armoured")
+    key_fingerprint: Fingerprint = Field(description="fingerprint that key must have")
+    pinned: tuple[str, ...] = Field(description="package patterns pinned to AMD's repository")
+    disk_gib: int = Field(ge=0, le=500, description="disk room the packages need, GiB")
+
+    @model_validator(mode="after")
+    def _repository_is_of_this_version(self) -> Self:
+        if self.version and not self.repository.rstrip("/").endswith("/" + self.version):
+            raise ValueError(
+                f"rocm_repository {self.repository} is not the repository of rocm_version"
+                f" {self.version}; change both together"
+            )
+        if self.version and not self.packages:
+            raise ValueError("rocm_packages is empty; set rocm_version to None to install none")
+        return self
+
+
+class Wheel(Section):
+    """One wheel by URL; ``sha256`` None is recorded at first use and checked ever after."""
+
+    project: Word
+    version: Version
+    url: Url
+    sha256: Sha256 | None
+
+    @model_validator(mode="after")
+    def _url_names_this_wheel(self) -> Self:
+        name = self.url.rsplit("/", 1)[1].replace("%2B", "+")
+        if not name.startswith(f"{self.project.replace('-', '_')}-{self.version}-"):
+            raise ValueError(f"the URL of {self.project} {self.version} names another file: {name}")
+        if not name.endswith(".whl"):
+            raise ValueError(f"the URL of {self.project} does not end in .whl: {name}")
+        return self
+
+
+class Python(Section):
+    """The interpreter, uv, and the wheels of the stack."""
+
+    version: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = Field(
+        description="Python minor version of the releases' environments"
+    )
+    index_url: Url = Field(description="package index for everything but the stack's own wheels")
+    uv_version: Version = Field(description="uv, which builds the environments")
+    uv_sha256: Sha256 = Field(description="sha256 of uv's manylinux x86_64 wheel")
+    wheels: tuple[Wheel, ...] = Field(description="the stack's wheels: torch and its family")
+    numpy: Version = Field(description="numpy that goes with those wheels")
+    hip: Version = Field(description="start of torch.version.hip that proves the ROCm build")
+    requirements: Word = Field(
+        description="lock of ComfyUI's requirements in files/opt/strixbox/locks"
+    )
+
+    @model_validator(mode="after")
+    def _wheels_fit(self) -> Self:
+        projects = [wheel.project for wheel in self.wheels]
+        if "torch" not in projects:
+            raise ValueError("python_wheels has no torch")
+        for project in sorted({p for p in projects if projects.count(p) > 1}):
+            raise ValueError(f"python_wheels names {project} twice")
+        tag = "cp" + self.version.replace(".", "")
+        for wheel in self.wheels:
+            if f"-{tag}-" not in wheel.url and "-py3-" not in wheel.url:
+                raise ValueError(
+                    f"python_wheels: {wheel.project} is not built for Python {self.version} ({tag})"
+                )
+        return self
+
+
+class Node(Section):
+    """A pinned custom node: a git checkout at a commit, part of the release."""
+
+    name: FileName
+    url: Url
+    commit: Commit
+
+
+class Comfyui(Section):
+    """ComfyUI at a commit, its nodes, and how the service is reached."""
+
+    url: Url = Field(description="git repository of ComfyUI")
+    commit: Commit = Field(description="commit of ComfyUI")
+    nodes: tuple[Node, ...] = Field(description="pinned custom nodes of the release")
+    base_directory: AbsolutePath = Field(
+        description="the user's directory: models, input, output, user, custom_nodes"
+    )
+    access: Literal["local", "open"] = Field(
+        description="local: 127.0.0.1 only, reached by ssh -L; open: every address, no password"
+    )
+    port: int = Field(ge=1024, le=65535, description="TCP port of the server")
+    profile: Word = Field(description="launch profile that the service runs")
+    preview: Literal["none", "auto", "latent2rgb", "taesd"] = Field(
+        description="live preview method"
+    )
+    start_timeout: int = Field(ge=5, le=3600, description="seconds until the server must answer")
+    keep_releases: int = Field(ge=2, le=10, description="releases kept on the box")
+    release_disk_gib: int = Field(ge=1, le=200, description="disk room one release needs, GiB")
+
+    @model_validator(mode="after")
+    def _nodes_are_distinct(self) -> Self:
+        names = [node.name for node in self.nodes]
+        for name in sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"comfyui_nodes names {name} twice")
+        return self
+
+
+class Variable(Section):
+    """An environment variable and what it really does."""
+
+    value: VariableValue
+    does: str = Field(min_length=10)
+
+
+class Profile(Section):
+    """One way to start ComfyUI: flags, variables by name, and what runs beside it."""
+
+    flags: tuple[str, ...]
+    variables: tuple[VariableName, ...]
+    preload: bool
+
+    @model_validator(mode="after")
+    def _flags_are_sound(self) -> Self:
+        for flag in self.flags:
+            if not re.fullmatch(r"[^\x00-\x1f'\"\\$`]+", flag):
+                raise ValueError(f"the flag {flag!r} holds a character that no flag needs")
+            name = flag.split("=", 1)[0]
+            if name in RESERVED_FLAGS:
+                raise ValueError(f"the flag {name} is set by {RESERVED_FLAGS[name]}; leave it out")
+        for group in EXCLUSIVE_FLAGS:
+            both = [flag for flag in self.flags if flag in group]
+            if len(both) > 1:
+                raise ValueError(f"the flags {' and '.join(both)} exclude each other; keep one")
+        return self
+
+
+class Launch(Section):
+    """Every variable once, the profiles that use them, and those of the login shell."""
+
+    variables: dict[VariableName, Variable] = Field(
+        description="environment variables: value and what each really does"
+    )
+    profiles: dict[Word, Profile] = Field(description="launch profiles: flags, variables, preload")
+    shell: tuple[VariableName, ...] = Field(description="variables of the block in ~/.bashrc")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        users: list[tuple[str, Iterable[str]]] = [("launch_shell", self.shell)]
+        users += [(f"profile {name}", profile.variables) for name, profile in self.profiles.items()]
+        for user, names in users:
+            for name in names:
+                if name not in self.variables:
+                    raise ValueError(
+                        f"{user} names the variable {name}, absent in launch_variables"
+                    )
+        return self
+
+
+class Tmpfs(Section):
+    """The RAM disk for ComfyUI's temporary files."""
+
+    path: AbsolutePath = Field(description="mount point, ComfyUI's --temp-directory")
+    size_gib: int = Field(ge=1, le=512, description="upper bound of the RAM disk, GiB")
+
+
+class Model(Section):
+    """A model file: where it belongs and, when it is to be downloaded, from where."""
+
+    name: FileName
+    folder: ModelFolder
+    tier: Literal["active", "archive"]
+    url: Url | None = None
+    sha256: Sha256 | None = None
+    bytes: int | None = Field(default=None, ge=1)
+
+
+class Models(Section):
+    """The model tiers and the manifest that says which model belongs where."""
+
+    archive: AbsolutePath | None = Field(
+        description="models directory of the archive tier (SATA), or None for one tier"
+    )
+    manifest: tuple[Model, ...] = Field(description="model files that are managed")
+
+    @model_validator(mode="after")
+    def _manifest_is_sound(self) -> Self:
+        seen: set[tuple[str, str]] = set()
+        for model in self.manifest:
+            if (model.folder, model.name) in seen:
+                raise ValueError(f"models_manifest names {model.folder}/{model.name} twice")
+            seen.add((model.folder, model.name))
+            if model.tier == "archive" and self.archive is None:
+                raise ValueError(
+                    f"models_manifest puts {model.name} in the archive tier but models_archive is"
+                    " None; set models_archive to the SATA disk's directory"
+                )
+        return self
+
+
+class Config(Section):
+    """All settings of one box."""
+
+    stack: Word = Field(description="name of the stack, shown in reports")
+    box: Box
+    rocm: Rocm
+    python: Python
+    comfyui: Comfyui
+    launch: Launch
+    tmpfs: Tmpfs
+    models: Models
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        if self.comfyui.profile not in self.launch.profiles:
+            known = ", ".join(sorted(self.launch.profiles))
+            raise ValueError(
+                f"comfyui_profile {self.comfyui.profile!r} is not a launch profile; take one of {known}"
+            )
+        if self.tmpfs.size_gib * 2 > self.box.ram_gib:
+            raise ValueError(
+                f"tmpfs_size_gib {self.tmpfs.size_gib} is more than half of box_ram_gib"
+                f" {self.box.ram_gib}; the GPU shares that memory"
+            )
+        base = PurePosixPath(self.comfyui.base_directory)
+        for setting, path in (
+            ("tmpfs_path", self.tmpfs.path),
+            ("models_archive", self.models.archive),
+        ):
+            if path and (PurePosixPath(path) == base or PurePosixPath(path) in base.parents):
+                raise ValueError(f"{setting} {path} would cover comfyui_base_directory {base}")
+        return self
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Self:
+        """Build the configuration from flat ``section_field`` keys, all mistakes at once.
+
+        Keys of pyinfra itself (``ssh_...`` and ``_...``) are left alone.
+
+        Raises:
+            ConfigError: with one line per mistake, each naming the setting and the mend.
+        """
+        sections: dict[str, Any] = {}
+        mistakes: list[str] = []
+        for key, value in data.items():
+            if key.startswith(("ssh_", "_")):
+                continue
+            section, _, field = key.partition("_")
+            if key == "stack":
+                sections[key] = value
+            elif section in cls.model_fields and field:
+                sections.setdefault(section, {})[field] = value
+            else:
+                mistakes.append(f"{key}: there is no such setting{_nearest(key)}")
+        try:
+            config = cls.model_validate(_tuples(sections))
+        except ValidationError as error:
+            raise ConfigError(mistakes + [_sentence(e) for e in error.errors()]) from None
+        if mistakes:
+            raise ConfigError(mistakes)
+        return config
+
+    def digest(self) -> str:
+        """Short digest of all settings, recorded with every run."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class ConfigError(ValueError):
+    """All mistakes found in the settings of one box."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
+
+
+def settings() -> list[tuple[str, str, str]]:
+    """Every setting as (flat key, type as written in the schema, meaning), in schema order."""
+    rows = []
+    for section, outer in Config.model_fields.items():
+        kind = outer.annotation
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            rows.append((section, "text", outer.description or ""))
+            continue
+        schema = kind.model_json_schema()["properties"]
+        rows += [
+            (f"{section}_{field}", _type_name(schema[field]), info.description or "")
+            for field, info in kind.model_fields.items()
+        ]
+    return rows
+
+
+def _type_name(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " or ".join(str(choice) for choice in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(_type_name(choice) for choice in schema["anyOf"])
+    bounds = [str(schema[key]) for key in ("minimum", "maximum") if key in schema]
+    names = {
+        "string": "text",
+        "integer": "whole number",
+        "array": "list",
+        "object": "table",
+        "null": "None",
+    }
+    name = names.get(schema.get("type", ""), "table")
+    return f"{name} {' to '.join(bounds)}" if len(bounds) == 2 else name
+
+
+def _nearest(key: str) -> str:
+    from difflib import get_close_matches
+
+    known = [name for name, _, _ in settings()]
+    close = get_close_matches(key, known, n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else "; see the settings table in README.md"
+
+
+def _tuples(value: Any) -> Any:
+    """Lists become tuples: group_data files write either, the frozen schema holds tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
+
+
+_MENDS = {
+    "missing": "it is required; set it in group_data/all.py or for this box in boxes.yaml",
+    "extra_forbidden": "there is no such setting; remove it or mend the spelling",
+    "string_type": "write it as text, in quotes",
+    "int_type": "write it as a whole number without quotes",
+    "bool_type": "write true or false",
+}
+_PATTERN_MENDS = {
+    r"^[0-9a-f]{40}$": "write the full commit: 40 characters of 0-9 a-f",
+    r"^[0-9a-f]{64}$": "write the sha256: 64 characters of 0-9 a-f, or None where none is known",
+    r"^[0-9A-F]{40}$": "write the key's fingerprint: 40 characters of 0-9 A-F without blanks",
+    r"^/[^\x00-\x1f]*$": "write an absolute path",
+    r"^https?://[^\s/]+(/\S*)?$": "write a URL that starts with http:// or https://",
+}
+
+
+def _sentence(error: Any) -> str:
+    """One pydantic error as ``setting: what is wrong; the mend``."""
+    where = [str(part) for part in error["loc"]]
+    key = where[0] if len(where) == 1 else "_".join(where[:2])
+    inner = "".join(f"[{part}]" for part in where[2:] if part != "[key]")
+    kind = error["type"]
+    if kind == "value_error":
+        text = str(error["ctx"]["error"])
+        return text if not where or len(where) == 1 else f"{key}{inner}: {text}"
+    mend = _MENDS.get(kind)
+    if kind == "string_pattern_mismatch":
+        mend = _PATTERN_MENDS.get(
+            error["ctx"]["pattern"], f"it must match {error['ctx']['pattern']}"
+        )
+    if mend is None:
+        mend = error["msg"][0].lower() + error["msg"][1:]
+    got = error.get("input")
+    shown = f"{got!r} is not valid; " if isinstance(got, str | int | float | bool) else ""
+    return f"{key}{inner}: {shown}{mend}"
