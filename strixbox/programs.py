@@ -1,0 +1,96 @@
+"""Commands that run a program of ``strixbox/box`` on the box.
+
+The programs are ordinary tested Python (standard library only). They are sent with the command, so
+a bare box can be asked before anything has been put on it, and the box never runs an older copy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.connectors.util import CommandOutput, OutputLine
+
+if TYPE_CHECKING:
+    from pyinfra.api.arguments import ConnectorArguments
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+# One argument of execve is at most 128 KiB (MAX_ARG_STRLEN), and `sh -c` gets all in one.
+QUERY_LIMIT = 90_000
+
+
+class Run(StringCommand):
+    """A command of plain words that says, when it fails, what to do next.
+
+    Every word is quoted. ``live`` shows the output while it runs, for work that takes long.
+    """
+
+    def __init__(
+        self, *words: str, mend: str, stdin: str | None = None, live: bool = False, shown: str = ""
+    ) -> None:
+        super().__init__(*(QuoteString(word) for word in words))
+        if stdin is not None:
+            self.connector_arguments["_stdin"] = stdin
+        self.mend = mend
+        self.live = live
+        self.shown = shown
+
+    def execute(
+        self, state: State, host: Host, connector_arguments: ConnectorArguments
+    ) -> tuple[bool, CommandOutput]:
+        """Run it; on failure the mend is the last line of the error output."""
+        connector_arguments.update(self.connector_arguments)
+        status, output = host.run_shell_command(
+            self,
+            print_output=state.print_output or self.live,
+            print_input=state.print_input,
+            **connector_arguments,
+        )
+        if not status and self.mend:
+            output.combined_lines.append(OutputLine("stderr", self.mend))
+        return status, output
+
+
+class Refusal(StringCommand):
+    """Fails the operation on this box alone, with a sentence: what, where, the mend.
+
+    An exception would end the run for every box (pyinfra 3.10 runs operations of all hosts
+    together and lets exceptions through).
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("false")
+        self.sentence = sentence
+
+    def execute(
+        self, state: State, host: Host, connector_arguments: ConnectorArguments
+    ) -> tuple[bool, CommandOutput]:
+        """Nothing runs; the sentence is the error output."""
+        return False, CommandOutput([OutputLine("stderr", self.sentence)])
+
+
+@cache
+def source(program: str) -> str:
+    """Text of ``strixbox/box/<program>.py``."""
+    return files("strixbox.box").joinpath(f"{program}.py").read_text(encoding="utf-8")
+
+
+def read(program: str, query: Mapping[str, Any]) -> StringCommand:
+    """Command that asks the box: the query goes as argument, JSON comes on stdout."""
+    text = json.dumps(query, separators=(",", ":"))
+    if len(text) > QUERY_LIMIT:
+        raise ValueError(f"the query for {program} has {len(text)} bytes; ask in parts")
+    return StringCommand("python3", "-c", QuoteString(source(program)), QuoteString(text))
+
+
+def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:
+    """Command that changes the box: the order goes over stdin, out of process lists and logs."""
+    return Run("python3", "-c", source(program), stdin=json.dumps(order), mend="", live=live)
+
+
+__all__ = ["QUERY_LIMIT", "Refusal", "Run", "read", "source", "write"]
