@@ -1,0 +1,75 @@
+"""Command line of the lab."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tests.lab import Lab, LabError
+from tests.lab.lab import say
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    main = argparse.ArgumentParser(prog="lab", description="Test boxes on this machine.")
+    commands = main.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start boxes box1, box2, ...")
+    up.add_argument("-n", "--boxes", type=int, default=1)
+    up.add_argument("--state", choices=("bare", "old-rocm", "handmade"), default="bare")
+    up.add_argument("--keep", action="store_true", help="leave boxes that run as they are")
+    down = commands.add_parser("down", help="remove all boxes and the mirror")
+    down.add_argument("--purge", action="store_true", help="and their images and keys")
+    commands.add_parser("status", help="list the boxes")
+    ssh = commands.add_parser("ssh", help="log in to a box")
+    ssh.add_argument("name")
+    ssh.add_argument("words", nargs="*")
+    return main
+
+
+def main() -> int:
+    """Run one command; 1 with a sentence where it fails."""
+    options = parser().parse_args()
+    try:
+        if options.command == "up":
+            up(options.boxes, options.state, options.keep)
+        elif options.command == "down":
+            Lab().down(purge=options.purge)
+        elif options.command == "status":
+            for box in Lab().boxes():
+                say(f"{box.name} {box.address}")
+        else:
+            ssh(options.name, options.words)
+    except LabError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def up(boxes: int, state: str, keep: bool) -> None:
+    """Start the lab and ``boxes`` boxes."""
+    lab = Lab.start()
+    running = {box.name for box in lab.boxes()}
+    for number in range(1, boxes + 1):
+        name = f"box{number}"
+        if keep and name in running:
+            say(f"{name} runs")
+        else:
+            lab.box(name, state)
+    lab.save()
+    for box in lab.boxes():
+        say(f"{box.name} is {box.address}; bin/lab ssh {box.name}")
+
+
+def ssh(name: str, words: list[str]) -> None:
+    """Replace this process by ssh to a box."""
+    found = [box for box in Lab().boxes() if box.name == name]
+    if not found:
+        raise LabError(f"there is no box {name}; see bin/lab status")
+    options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-q")
+    command = ["ssh", *options, "-i", str(found[0].key), f"strix@{found[0].address}", *words]
+    os.execvp("ssh", command)  # noqa: S606 - words, no shell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

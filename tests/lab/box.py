@@ -1,0 +1,119 @@
+"""A test box: a container with systemd as PID 1, sshd, and an account with sudo."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from tests.lab.podman import LIMITS, LabError, podman
+
+NETWORK = "strixbox-lab"
+PREFIX = "strixbox-"
+START = (
+    *("--systemd=always", "--cap-add", "SYS_ADMIN", "--network", NETWORK),
+    *LIMITS,
+)
+
+
+@cache
+def _state_program() -> str:
+    return files("tests.lab").joinpath("state.py").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Box:
+    """One running box."""
+
+    name: str
+    address: str
+    key: Path
+
+    @property
+    def container(self) -> str:
+        """Name of the container."""
+        return PREFIX + self.name
+
+    def run(
+        self, command: str | list[str], *, user: str = "root", check: bool = True, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a shell line or words inside the box."""
+        words = ["sh", "-c", command] if isinstance(command, str) else command
+        answer = podman(
+            *("exec", "-i", "--user", user, self.container), *words, check=False, text=text
+        )
+        if check and answer.returncode != 0:
+            raise LabError(f"{self.name}: {command} failed: {answer.stdout}{answer.stderr}")
+        return answer
+
+    def read(self, path: str) -> str:
+        """Text of a file on the box."""
+        return self.run(["cat", path]).stdout
+
+    def write(self, path: str, text: str, *, owner: str = "root", mode: str = "644") -> None:
+        """Write a file on the box."""
+        self.run(["sh", "-c", 'mkdir -p "$(dirname "$1")" && cat > "$1"', "sh", path], text=text)
+        self.run(["chown", owner, path])
+        self.run(["chmod", mode, path])
+
+    def state(self) -> dict[str, str]:
+        """Files, packages, units and mounts, for telling whether a run changed anything."""
+        found: dict[str, str] = json.loads(self.run(["python3", "-"], text=_state_program()).stdout)
+        return found
+
+    def power_off(self) -> None:
+        """End it at once, as when the power fails."""
+        podman("kill", self.container)
+
+    def power_on(self) -> None:
+        """Start it again with the disk it had."""
+        podman("start", self.container)
+        self.wait()
+
+    def remove(self) -> None:
+        """Take it away with its disk."""
+        podman("rm", "--force", "--time", "0", "--volumes", self.container, check=False)
+
+    def wait(self, seconds: float = 60) -> None:
+        """Wait until systemd is up and sshd answers."""
+        end = time.monotonic() + seconds
+        state = ""
+        while time.monotonic() < end:
+            state = self.run("systemctl is-system-running", check=False).stdout.strip()
+            ssh = self.run("systemctl is-active ssh", check=False).stdout.strip()
+            if state in ("running", "degraded") and ssh == "active":
+                return
+            time.sleep(0.2)
+        raise LabError(f"{self.name} did not come up in {seconds:.0f} s (systemd: {state})")
+
+
+def start_box(name: str, image: str, key: Path) -> Box:
+    """Start a box from an image, in place of one of that name."""
+    container = PREFIX + name
+    podman("rm", "--force", "--time", "0", "--volumes", container, check=False)
+    podman(
+        *("run", "--detach", *START, "--hostname", name, "--name", container),
+        *("--label", "strixbox=box", image, "/sbin/init"),
+    )
+    box = Box(name, address_of(container), key)
+    box.wait()
+    return box
+
+
+def address_of(container: str) -> str:
+    """IPv4 address of a container in the lab's network."""
+    form = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
+    return podman("inspect", "--format", form, container).stdout.strip()
+
+
+def difference(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What differs between two states, one line each."""
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]

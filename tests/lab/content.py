@@ -1,0 +1,209 @@
+"""What the mirror serves: apt repositories, wheels, git remotes, models. Built once, by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+from tests.lab import rocm, wheels
+from tests.lab.debs import Repository
+from tests.lab.podman import LabError, run
+
+URL = "http://mirror.lab"
+PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "linux")
+GIT = (
+    *("-c", "user.name=Lab", "-c", "user.email=lab@example.org"),
+    *("-c", "init.defaultBranch=main", "-c", "commit.gpgSign=false"),
+)
+
+
+def gpg_key(homedir: Path, uid: str) -> str:
+    """Fingerprint of the key of that name; made where there is none."""
+    homedir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    gpg = ("gpg", "--homedir", str(homedir), "--batch", "--quiet")
+    if run(*gpg, "--list-keys", uid, check=False).returncode != 0:
+        unprotected = ("--passphrase", "", "--pinentry-mode", "loopback")
+        run(*gpg, *unprotected, "--quick-generate-key", uid, "rsa2048", "sign", "never")
+    for line in run(*gpg, "--with-colons", "--list-keys", uid).stdout.splitlines():
+        if line.startswith("fpr:"):
+            return line.split(":")[9]
+    raise LabError(f"gpg made no key {uid} in {homedir}; remove that directory and try again")
+
+
+def armoured(homedir: Path, fingerprint: str) -> str:
+    """The public key as text."""
+    return run("gpg", "--homedir", str(homedir), "--armor", "--export", fingerprint).stdout
+
+
+class Content:
+    """The tree below ``root`` and what the boxes are told of it."""
+
+    def __init__(self, root: Path, gnupg: Path, project: Path, python: str) -> None:
+        self.root = root
+        self.gnupg = gnupg
+        self.project = project
+        self.python = python
+        self.tag = "cp" + python.replace(".", "")
+
+    def build(self, system_debs: Path) -> dict[str, Any]:
+        """Write everything; returns the part of lab.json that tells of it."""
+        ubuntu = gpg_key(self.gnupg, "Lab Ubuntu Archive <ubuntu@lab.invalid>")
+        amd = gpg_key(self.gnupg, "Lab AMD MLSE DevOps <amd@lab.invalid>")
+        digest = self._digest(ubuntu + amd)
+        note = self.root / "content.json"
+        if note.exists():
+            known = json.loads(note.read_text(encoding="utf-8"))
+            if known["digest"] == digest:
+                return dict(known["data"])
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True)
+        self._apt(ubuntu, amd, system_debs)
+        data = {
+            "mirror": URL,
+            "index_url": f"{URL}/simple",
+            "rocm_key_fingerprint": amd,
+            "python": self.python,
+            "wheels": self._wheels(),
+            "git": self._git(),
+            "models": self._models(),
+        }
+        note.write_text(json.dumps({"digest": digest, "data": data}), encoding="utf-8")
+        return data
+
+    def _digest(self, keys: str) -> str:
+        digest = hashlib.sha256((keys + self.tag + os.environ.get(_SOURCE, "")).encode())
+        sources = [*Path(__file__).parent.rglob("*"), *self._locks()]
+        for file in sorted(sources):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def _locks(self) -> list[Path]:
+        return [self.project / "files/opt/strixbox/locks/lab-standin.txt"]
+
+    def _apt(self, ubuntu: str, amd: str, system_debs: Path) -> None:
+        real = [
+            (deb, run("dpkg-deb", "--field", str(deb)).stdout)
+            for deb in sorted(system_debs.glob("*.deb"))
+        ]
+        universe = Repository(
+            self.root / "ubuntu", "Ubuntu", "noble", "universe", ubuntu, self.gnupg
+        )
+        universe.write(rocm.universe_trap(), real)
+        for release in rocm.BUILDS:
+            apt = self.root / "rocm" / "apt" / release
+            repository = Repository(apt, "repo.radeon.com", "noble", "main", amd, self.gnupg)
+            repository.write(rocm.packages(release))
+        driver = self.root / "amdgpu" / "6.4.1" / "ubuntu"
+        repository = Repository(driver, "repo.radeon.com", "noble", "main", amd, self.gnupg)
+        repository.write(rocm.driver_packages("6.4.1"))
+        key = armoured(self.gnupg, amd)
+        (self.root / "rocm" / "rocm.gpg.key").write_text(key, encoding="utf-8")
+
+    def _wheels(self) -> dict[str, list[dict[str, str]]]:
+        told: dict[str, list[dict[str, str]]] = {}
+        for release, stack in wheels.stacks().items():
+            folder = self.root / "wheels" / f"rocm-rel-{release}"
+            folder.mkdir(parents=True)
+            told[release] = []
+            for wheel in stack:
+                path = wheel.write(folder, f"{self.tag}-{self.tag}-linux_x86_64")
+                told[release].append(
+                    {
+                        "name": wheel.project,
+                        "version": wheel.version,
+                        "url": f"{URL}/wheels/{folder.name}/{path.name.replace('+', '%2B')}",
+                        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    }
+                )
+        self._index()
+        return told
+
+    def _index(self) -> None:
+        download = self.root.parent / "download"
+        download.mkdir(exist_ok=True)
+        from strixbox.groups import read_group_data
+
+        shipped = read_group_data()["all"]
+        tools = download / "tools.txt"
+        uv = f"uv=={shipped['python_uv_version']} --hash=sha256:{shipped['python_uv_sha256']}\n"
+        tools.write_text(uv, encoding="utf-8")
+        platforms = [f"--platform={name}_x86_64" for name in PLATFORMS]
+        for lock in (tools, *self._locks()):
+            run(
+                *("uv", "run", "--quiet", "--no-project", "--with", "pip", "python", "-m", "pip"),
+                *("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"),
+                *("--disable-pip-version-check", "--python-version", self.python, *platforms),
+                *("--dest", str(download), "--requirement", str(lock)),
+            )
+        traps = [wheel.write(download, "py3-none-any") for wheel in wheels.traps()]
+        real = [file for file in download.glob("*.whl") if file not in traps]
+        wheels.write_index(self.root / "simple", [*real, *traps])
+
+    def _git(self) -> dict[str, dict[str, str]]:
+        here = Path(__file__).parent
+        comfyui = os.environ.get(_SOURCE)
+        if comfyui:
+            raise LabError(f"{_SOURCE} is not supported by this lab yet; unset it")
+        return {
+            "comfyui": self._repository("ComfyUI", here / "comfyui_standin"),
+            "tiled": self._repository("ComfyUI-TiledDiffusion", here / "tiled_standin"),
+        }
+
+    def _repository(self, name: str, tree: Path) -> dict[str, str]:
+        bare = self.root / "git" / f"{name}.git"
+        work = self.root.parent / "work" / name
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(tree, work, ignore=shutil.ignore_patterns("__pycache__"))
+        git = (
+            "env",
+            "GIT_AUTHOR_DATE=2025-10-08T00:00:00Z",
+            "GIT_COMMITTER_DATE=2025-10-08T00:00:00Z",
+        )
+        git = (*git, "git", "-C", str(work), *GIT)
+        run(*git, "init", "--quiet")
+        run(*git, "add", "--all")
+        run(*git, "commit", "--quiet", "--message", "v0.3.64")
+        commit = run(*git, "rev-parse", "HEAD").stdout.strip()
+        (work / "NEWER").write_text("the next release\n", encoding="utf-8")
+        run(*git, "add", "--all")
+        run(*git, "commit", "--quiet", "--message", "v0.3.65")
+        newer = run(*git, "rev-parse", "HEAD").stdout.strip()
+        run("git", "clone", "--quiet", "--bare", str(work), str(bare))
+        run("git", "-C", str(bare), "config", "uploadpack.allowAnySHA1InWant", "true")
+        return {"url": f"{URL}/git/{name}.git", "commit": commit, "newer": newer}
+
+    def _models(self) -> list[dict[str, Any]]:
+        told = []
+        for folder, name, size in _MODELS:
+            path = self.root / "models" / name
+            path.parent.mkdir(exist_ok=True)
+            header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
+            body = random.Random(name).randbytes(size)  # noqa: S311 - the same bytes every time
+            content = struct.pack("<Q", len(header)) + header.encode() + body
+            path.write_bytes(content)
+            told.append(
+                {
+                    "name": name,
+                    "folder": folder,
+                    "url": f"{URL}/models/{name}",
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "bytes": len(content),
+                }
+            )
+        return told
+
+
+_SOURCE = "STRIXBOX_COMFYUI_SRC"
+_MODELS = (
+    ("checkpoints", "sd_xl_base_1.0.safetensors", 4 << 20),
+    ("vae", "sdxl_vae.safetensors", 1 << 20),
+    ("loras", "detail_tweaker_xl.safetensors", 200 << 10),
+    ("controlnet", "controlnet_union_sdxl.safetensors", 300 << 10),
+)

@@ -1,0 +1,301 @@
+"""The lab: the image of a box, the network, the mirror, and the boxes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.lab.box import NETWORK, PREFIX, Box, address_of, start_box
+from tests.lab.content import Content, armoured, gpg_key
+from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
+
+PROJECT = Path(__file__).parent.parent.parent
+HERE = Path(__file__).parent
+MIRROR = f"{PREFIX}mirror"
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "sudo", "openssh-server", "acl"),
+    *("python3", "ca-certificates", "gpg", "gpgv", "gpg-agent", "iproute2", "curl", "procps"),
+    *("kmod", "pciutils", "util-linux", "xz-utils"),
+)
+# Real packages that the toolkit installs on a box; the mirror serves them.
+SYSTEM = ("git", "python3-venv")
+SUBNET = "10.89.77.0/24"
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"lab: {text}", flush=True)
+
+
+class Lab:
+    """A started lab."""
+
+    def __init__(self, project: Path = PROJECT) -> None:
+        self.project = project
+        self.folder = project / ".lab"
+        self.key = self.folder / "id_ed25519"
+        self.data: dict[str, Any] = {}
+
+    @classmethod
+    def start(cls, project: Path = PROJECT) -> Lab:
+        """Have image, network and mirror; quick where they are there already."""
+        lab = cls(project)
+        install_host_packages()
+        lab.folder.mkdir(exist_ok=True)
+        if not lab.key.exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(lab.key))
+        lab._network()
+        system = lab._system_image()
+        python = podman("run", *LIMITS, "--rm", system, *_PYTHON_VERSION).stdout.strip()
+        content = Content(lab.folder / "mirror", lab.folder / "gnupg", project, python)
+        lab.data = content.build(lab.folder / "debs")
+        lab._mirror()
+        lab.data |= lab._about(system)
+        lab.save()
+        return lab
+
+    def save(self) -> None:
+        """Write lab.json, which the inventory reads."""
+        self.data["boxes"] = [{"name": b.name, "address": b.address} for b in self.boxes()]
+        path = self.folder / "lab.json"
+        path.with_suffix(".new").write_text(json.dumps(self.data, indent=1), encoding="utf-8")
+        path.with_suffix(".new").replace(path)
+
+    def boxes(self) -> list[Box]:
+        """Every running box."""
+        shown = podman(
+            *("ps", "--filter", "label=strixbox=box", "--format", "{{.Names}}"), check=False
+        ).stdout.split()
+        return [Box(n.removeprefix(PREFIX), address_of(n), self.key) for n in sorted(shown)]
+
+    def box(self, name: str, state: str = "bare") -> Box:
+        """A new box in a state: bare, old-rocm, handmade, or snapshot:TAG."""
+        say(f"starting {name} ({state})")
+        if state.startswith("snapshot:"):
+            image = f"{PREFIX}snapshot-{state.partition(':')[2]}"
+        else:
+            image = self._state_image(state)
+        box = start_box(name, image, self.key)
+        self.save()
+        return box
+
+    def snapshot(self, box: Box, tag: str) -> None:
+        """Keep the box's disk as an image, for more boxes like it."""
+        podman("commit", "--quiet", box.container, f"{PREFIX}snapshot-{tag}")
+
+    def mirror_log(self) -> list[dict[str, Any]]:
+        """Requests served since the log was last emptied."""
+        log: list[dict[str, Any]] = json.loads(self._mirror_call("GET", "/_log"))
+        return log
+
+    def forget_log(self) -> None:
+        """Empty the mirror's log."""
+        self._mirror_call("DELETE", "/_log")
+
+    @contextmanager
+    def faults(self, *faults: dict[str, Any]) -> Iterator[None]:
+        """Have the mirror misbehave for a while."""
+        self._mirror_call("PUT", "/_faults", json.dumps(faults).encode())
+        try:
+            yield
+        finally:
+            self._mirror_call("DELETE", "/_faults")
+
+    def down(self, *, purge: bool = False) -> None:
+        """Take away all containers and the network; with ``purge`` the images as well."""
+        names = podman(
+            *("ps", "--all", "--filter", "label=strixbox", "--format", "{{.Names}}"), check=False
+        ).stdout.split()
+        if names:
+            podman("rm", "--force", "--time", "0", "--volumes", *names, check=False)
+        podman("network", "rm", "--force", NETWORK, check=False)
+        (self.folder / "lab.json").unlink(missing_ok=True)
+        if purge:
+            form = ("images", "--format", "{{.Repository}}:{{.Tag}}")
+            ours = [i for i in podman(*form).stdout.split() if PREFIX in i]
+            podman("rmi", "--force", *ours, check=False)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _network(self) -> None:
+        if podman("network", "exists", NETWORK, check=False).returncode != 0:
+            podman("network", "create", "--subnet", SUBNET, NETWORK)
+
+    def _system_image(self) -> str:
+        """The base system with the account, before it knows this lab's keys."""
+        recipe = "\n".join([*PACKAGES, (HERE / "base.sh").read_text(encoding="utf-8")])
+        image = f"{PREFIX}system:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        if not image_exists(image):
+            if self._ubuntu():
+                say("building the box image from Ubuntu 24.04")
+                self._from_ubuntu(image)
+            else:
+                say("building the box image (mmdebstrap, about a minute)")
+                self._from_debian(image)
+        debs = self.folder / "debs"
+        if not list(debs.glob("*.deb")):
+            self._download_debs(image, debs)
+        return image
+
+    def _ubuntu(self) -> bool:
+        """Whether ubuntu:24.04 can be had; asked once and remembered."""
+        note = self.folder / "ubuntu"
+        if not note.exists():
+            pulled = run("timeout", "60", "podman", "pull", "--quiet", "ubuntu:24.04", check=False)
+            note.write_text("yes" if pulled.returncode == 0 else "no", encoding="utf-8")
+        return note.read_text(encoding="utf-8") == "yes"
+
+    def _from_debian(self, image: str) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            rootfs = Path(scratch) / "rootfs.tar"
+            run(
+                *("mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(PACKAGES)}"),
+                f"--customize-hook=copy-in {HERE / 'base.sh'} /root",
+                '--customize-hook=chroot "$1" sh /root/base.sh',
+                *("bookworm", str(rootfs)),
+            )
+            podman("import", "--quiet", str(rootfs), image)
+
+    def _from_ubuntu(self, image: str) -> None:
+        work = f"{MIRROR}-build"
+        podman("rm", "--force", work, check=False)
+        podman("run", *LIMITS, "--detach", "--name", work, "ubuntu:24.04", "sleep", "600")
+        install = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy "
+        podman("exec", work, "sh", "-c", install + " ".join(PACKAGES))
+        podman("cp", str(HERE / "base.sh"), f"{work}:/root/base.sh")
+        podman("exec", work, "sh", "/root/base.sh")
+        podman("commit", "--quiet", work, image)
+        podman("rm", "--force", "--time", "0", work)
+
+    def _download_debs(self, image: str, folder: Path) -> None:
+        """Real packages for the mirror, and the mirror's own image, which needs git."""
+        say(f"downloading {', '.join(SYSTEM)} for the mirror")
+        work = f"{MIRROR}-build"
+        podman("rm", "--force", "--time", "0", work, check=False)
+        podman("run", *LIMITS, "--detach", "--name", work, image, "sleep", "600")
+        fetch = "apt-get update -q && apt-get install -qy --no-install-recommends --download-only "
+        podman("exec", work, "sh", "-c", fetch + " ".join(SYSTEM))
+        folder.mkdir(exist_ok=True)
+        podman("cp", f"{work}:/var/cache/apt/archives/.", str(folder))
+        shutil.rmtree(folder / "partial", ignore_errors=True)
+        (folder / "lock").unlink(missing_ok=True)
+        podman("exec", work, "sh", "-c", "dpkg -i /var/cache/apt/archives/*.deb")
+        podman("commit", "--quiet", work, f"{MIRROR}-image")
+        podman("rm", "--force", "--time", "0", work)
+
+    def _mirror(self) -> None:
+        podman("rm", "--force", "--time", "0", MIRROR, check=False)
+        podman(
+            *(
+                "run",
+                "--detach",
+                "--name",
+                MIRROR,
+                "--network",
+                NETWORK,
+                "--label",
+                "strixbox=mirror",
+            ),
+            *("--network-alias", "mirror.lab", *LIMITS),
+            *("--volume", f"{self.folder / 'mirror'}:/srv/mirror:ro"),
+            *("--volume", f"{HERE / 'mirror' / 'server.py'}:/srv/server.py:ro"),
+            *(f"{MIRROR}-image", "python3", "/srv/server.py", "/srv/mirror"),
+        )
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            try:
+                self._mirror_call("GET", "/_log")
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        log = podman("logs", MIRROR, check=False)
+        raise LabError(f"the mirror does not answer: {(log.stdout + log.stderr)[-300:]}")
+
+    def _mirror_call(self, method: str, path: str, body: bytes | None = None) -> str:
+        url = f"http://{address_of(MIRROR)}{path}"
+        request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - our mirror
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def _about(self, system: str) -> dict[str, Any]:
+        release = podman("run", *LIMITS, "--rm", system, "cat", "/etc/os-release").stdout
+        fields = dict(
+            line.split("=", 1) for line in release.replace('"', "").splitlines() if "=" in line
+        )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return {
+            "user": "strix",
+            "key": str(self.key),
+            "distribution": f"{fields['ID']}-{fields['VERSION_ID']}",
+            "ram_gib": max(8, round(memory / 2**30)),
+        }
+
+    def _state_image(self, state: str) -> str:
+        """Image of a box in a named state, made from the bare one by the state's script."""
+        scripts = {"bare": None, "old-rocm": "old-rocm.sh", "handmade": "handmade.sh"}
+        if state not in scripts:
+            raise LabError(f"there is no state {state}; take one of {', '.join(scripts)}")
+        bare = self._bare_image()
+        script = scripts[state]
+        if script is None:
+            return bare
+        text = (HERE / "states" / script).read_bytes()
+        content = (self.folder / "mirror" / "content.json").read_bytes()
+        digest = hashlib.sha256(text + bare.encode() + content).hexdigest()[:12]
+        image = f"{PREFIX}{state}:{digest}"
+        if not image_exists(image):
+            say(f"making the state {state}")
+            box = start_box("state", bare, self.key)
+            try:
+                box.run(["sh", "-eu", "-s"], text=text.decode())
+                podman("commit", "--quiet", box.container, image)
+            finally:
+                box.remove()
+        return image
+
+    def _bare_image(self) -> str:
+        system = self._system_image()
+        public = self.key.with_suffix(".pub").read_text(encoding="utf-8")
+        gnupg = self.folder / "gnupg"
+        ubuntu = armoured(gnupg, gpg_key(gnupg, "Lab Ubuntu Archive <ubuntu@lab.invalid>"))
+        digest = hashlib.sha256((system + public + ubuntu).encode()).hexdigest()[:12]
+        image = f"{PREFIX}bare:{digest}"
+        if image_exists(image):
+            return image
+        work = f"{MIRROR}-build"
+        podman("rm", "--force", "--time", "0", work, check=False)
+        podman("run", *LIMITS, "--detach", "--name", work, system, "sleep", "600")
+        for path, text in (
+            ("/home/strix/.ssh/authorized_keys", public),
+            ("/usr/share/keyrings/lab-ubuntu.asc", ubuntu),
+            (
+                "/etc/apt/sources.list",
+                "deb [signed-by=/usr/share/keyrings/lab-ubuntu.asc]"
+                " http://mirror.lab/ubuntu noble universe\n",
+            ),
+        ):
+            podman("exec", "-i", work, "sh", "-c", 'cat > "$1"', "sh", path, text=text)
+        clean = (
+            "rm -rf /etc/apt/sources.list.d/* /var/lib/apt/lists/* /root/base.sh;"
+            " chown strix:strix /home/strix/.ssh/authorized_keys;"
+            " chmod 600 /home/strix/.ssh/authorized_keys"
+        )
+        podman("exec", work, "sh", "-c", clean)
+        podman("commit", "--quiet", work, image)
+        podman("rm", "--force", "--time", "0", work)
+        return image
+
+
+_PYTHON_VERSION = ("python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
+__all__ = ["Box", "Lab", "LabError"]

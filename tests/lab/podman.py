@@ -1,0 +1,75 @@
+"""podman, called with the flags that real systemd boxes need on these machines."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+HOST_PACKAGES = {
+    "podman": "podman",
+    "runc": "runc",
+    "mmdebstrap": "mmdebstrap",
+    "gpg": "gnupg",
+    "git": "git",
+    "dpkg-deb": "dpkg",
+    "iptables": "iptables",  # netavark 1.4 sets up the network with it
+}
+HOST_FILES = {
+    "/usr/lib/podman/netavark": "netavark",
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
+}
+
+# Without these runc fails with 'setrlimit' where the machine gives no CAP_SYS_RESOURCE.
+LIMITS = (*("--ulimit", "nofile=1024:20000", "--ulimit", "nproc=5000:5000", "--pids-limit=-1"),)
+
+
+class LabError(RuntimeError):
+    """The lab could not do something; the message says what and the mend."""
+
+
+def run(
+    *words: str, check: bool = True, text: str | None = None, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of this machine; failing, the error tells its last words."""
+    answer = subprocess.run(
+        words,
+        input=text,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+    if check and answer.returncode != 0:
+        said = (answer.stderr or answer.stdout).strip().splitlines()
+        raise LabError(f"{' '.join(words)[:160]} failed: {said[-1] if said else 'no word'}")
+    return answer
+
+
+def podman(
+    *words: str, check: bool = True, text: str | None = None, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Run podman with runc: crun refuses hybrid cgroups."""
+    return run("podman", "--runtime", "runc", *words, check=check, text=text, timeout=timeout)
+
+
+def install_host_packages() -> None:
+    """Install what the lab needs on this machine and does not find."""
+    missing = {package for program, package in HOST_PACKAGES.items() if not shutil.which(program)}
+    missing |= {package for file, package in HOST_FILES.items() if not Path(file).exists()}
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise LabError(f"install these first: {', '.join(sorted(missing))}")
+    print(f"lab: installing {', '.join(sorted(missing))}", flush=True)
+    sudo = [] if run("id", "-u").stdout.strip() == "0" else ["sudo", "-n"]
+    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    run(*sudo, *environment, "apt-get", "update", "--quiet")
+    install = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends")
+    run(*sudo, *environment, *install, "uidmap", "iproute2", *sorted(missing))
+
+
+def image_exists(image: str) -> bool:
+    """Whether podman has the image."""
+    return podman("image", "exists", image, check=False).returncode == 0

@@ -1,0 +1,20 @@
+#!/bin/sh
+# A box with ROCm 6.4.1, installed by hand the way AMD's older pages said.
+set -eu
+mkdir -p /etc/apt/keyrings
+curl -fsS http://mirror.lab/rocm/rocm.gpg.key | gpg --dearmor > /etc/apt/keyrings/rocm.gpg
+signed='[arch=amd64 signed-by=/etc/apt/keyrings/rocm.gpg]'
+echo "deb $signed http://mirror.lab/rocm/apt/6.4.1 noble main" > /etc/apt/sources.list.d/rocm.list
+echo "deb $signed http://mirror.lab/amdgpu/6.4.1/ubuntu noble main" > /etc/apt/sources.list.d/amdgpu.list
+printf 'Package: *\nPin: release o=repo.radeon.com\nPin-Priority: 600\n' > /etc/apt/preferences.d/rocm-pin-600
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -qy --no-install-recommends rocm-hip-sdk rocm-libs amdgpu-dkms amdgpu-install
+apt-mark hold rocm-libs
+# One package that was removed but left its configuration.
+apt-get remove -qy amdgpu-install
+# Something of another origin that must stay, and a hand-made leftover of an older release.
+mkdir -p /opt/rocm-6.2.0/.info /opt/rocm-notes
+echo 6.2.0 > /opt/rocm-6.2.0/.info/version
+echo 'my notes' > /opt/rocm-notes/README
+apt-get clean

@@ -1,0 +1,140 @@
+"""Tiny importable wheels with the real version strings, and a simple index of real ones."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A wheel of our own: project, version, what it requires and its modules."""
+
+    project: str
+    version: str
+    requires: tuple[str, ...]
+    modules: dict[str, str]
+
+    def write(self, folder: Path, tag: str) -> Path:
+        """Write the wheel for ``tag``; the same input gives the same bytes."""
+        distribution = self.project.replace("-", "_")
+        path = folder / f"{distribution}-{self.version}-{tag}.whl"
+        info = f"{distribution}-{self.version}.dist-info"
+        requires = "".join(f"Requires-Dist: {name}\n" for name in self.requires)
+        files = dict(self.modules)
+        files[f"{info}/METADATA"] = (
+            f"Metadata-Version: 2.1\nName: {self.project}\nVersion: {self.version}\n{requires}"
+        )
+        files[f"{info}/WHEEL"] = (
+            f"Wheel-Version: 1.0\nGenerator: lab\nRoot-Is-Purelib: false\nTag: {tag}\n"
+        )
+        record = [f"{name},{_hash(text)},{len(text.encode())}" for name, text in files.items()]
+        files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(zipfile.ZipInfo(name, (2025, 7, 23, 10, 0, 0)), text)
+        return path
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def torch(version: str, hip: str | None, cuda: str | None, requires: tuple[str, ...]) -> StandIn:
+    """A torch that imports and tells its kind; without a GPU, like in any container."""
+    return StandIn(
+        "torch",
+        version,
+        requires,
+        {
+            "torch/version.py": (f"__version__ = {version!r}\ncuda = {cuda!r}\nhip = {hip!r}\n"),
+            "torch/cuda.py": (
+                "def is_available():\n    return False\n\n\ndef get_arch_list():\n    return []\n"
+            ),
+            "torch/__init__.py": (
+                "from torch import cuda, version\nfrom torch.version import __version__\n"
+            ),
+        },
+    )
+
+
+def _module(project: str, version: str, requires: tuple[str, ...]) -> StandIn:
+    name = project.replace("-", "_")
+    return StandIn(project, version, requires, {f"{name}/__init__.py": f"v = {version!r}\n"})
+
+
+def stacks() -> dict[str, list[StandIn]]:
+    """The torch family of each ROCm release."""
+    return {
+        "6.4.2": [
+            torch(
+                "2.6.0+rocm6.4.2.git76481f7c",
+                "6.4.43484-123eb5128",
+                None,
+                ("pytorch-triton-rocm==3.2.0+rocm6.4.2.git7e948ebf", "numpy"),
+            ),
+            _module(
+                "torchvision",
+                "0.21.0+rocm6.4.2.git4040d51f",
+                ("torch==2.6.0+rocm6.4.2.git76481f7c", "numpy"),
+            ),
+            _module(
+                "torchaudio",
+                "2.6.0+rocm6.4.2.gitd8831425",
+                ("torch==2.6.0+rocm6.4.2.git76481f7c",),
+            ),
+            _module("pytorch-triton-rocm", "3.2.0+rocm6.4.2.git7e948ebf", ()),
+        ],
+        "7.2.1": [
+            torch(
+                "2.9.1+rocm7.2.1.lw.gitff65f5bc",
+                "7.2.53211",
+                None,
+                ("triton==3.5.1+rocm7.2.1.gita272dfa8", "numpy"),
+            ),
+            _module(
+                "torchvision",
+                "0.24.0+rocm7.2.1.gitb919bd0c",
+                ("torch==2.9.1+rocm7.2.1.lw.gitff65f5bc", "numpy"),
+            ),
+            _module(
+                "torchaudio",
+                "2.9.0+rocm7.2.1.gite3c6ee2b",
+                ("torch==2.9.1+rocm7.2.1.lw.gitff65f5bc",),
+            ),
+            _module("triton", "3.5.1+rocm7.2.1.gita272dfa8", ()),
+        ],
+    }
+
+
+def traps() -> list[StandIn]:
+    """What the public index would put in torch's place, and a node's dependency that asks for it."""
+    return [
+        torch("2.15.0", None, "13.0", ("nvidia-cublas",)),
+        _module("nvidia-cublas", "13.0.0.19", ()),
+        _module("comfy-extra-dep", "1.0", ("torch>=2.0",)),
+    ]
+
+
+def write_index(folder: Path, wheels: list[Path]) -> None:
+    """A PEP 503 index of ``wheels`` below ``folder``, with sha256 in every link."""
+    projects: dict[str, list[Path]] = {}
+    for wheel in wheels:
+        projects.setdefault(wheel.name.split("-")[0].lower().replace("_", "-"), []).append(wheel)
+    for project, files in projects.items():
+        page = folder / project / "index.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        links = []
+        for file in sorted(files):
+            (page.parent / file.name).write_bytes(file.read_bytes())
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            name = html.escape(file.name)
+            links.append(f'<a href="{name.replace("+", "%2B")}#sha256={digest}">{name}</a><br>')
+        page.write_text("<!DOCTYPE html>\n" + "\n".join(links) + "\n", encoding="utf-8")
+    root = "\n".join(f'<a href="{name}/">{name}</a><br>' for name in sorted(projects))
+    (folder / "index.html").write_text(f"<!DOCTYPE html>\n{root}\n", encoding="utf-8")
