@@ -31,3 +31,116 @@ class FileStates(BoxFact[dict[str, dict[str, Any]]]):
     def command(self, paths: tuple[str, ...]) -> StringCommand:
         """Ask about ``paths``, none of which is followed where it is a link."""
         return read("file_states", {"paths": list(paths)})
+
+
+class FileText(BoxFact[str]):
+    """Text of a file, empty where there is none; bytes that are no UTF-8 are replaced."""
+
+    def command(self, path: str) -> StringCommand:
+        """Ask for the text of ``path``."""
+        return read("file_text", {"path": path})
+
+
+class Checkouts(BoxFact[dict[str, dict[str, Any]]]):
+    """For each path: ``commit`` (None where there is no checkout) and the ``edited`` files."""
+
+    def command(self, paths: tuple[str, ...]) -> StringCommand:
+        """Ask git about ``paths``."""
+        return read("checkouts", {"paths": list(paths)})
+
+
+class Environments(BoxFact[dict[str, dict[str, Any]]]):
+    """For each Python environment: ``python``, ``packages`` and torch's ``hip``."""
+
+    def command(self, paths: tuple[str, ...]) -> StringCommand:
+        """Ask about the environments at ``paths``."""
+        return read("environments", {"paths": list(paths)})
+
+
+class UserNodes(BoxFact[dict[str, str]]):
+    """Digest of requirements.txt by custom node of the user's."""
+
+    def command(self, directory: str) -> StringCommand:
+        """Ask about the nodes in ``directory``."""
+        return read("user_nodes", {"directory": directory})
+
+
+class Service(BoxFact[dict[str, Any]]):
+    """A unit, its process, whether ``url`` is answered, the release in use and all releases."""
+
+    def command(self, service: str, url: str, current: str, releases: str) -> StringCommand:
+        """Ask systemd, /proc and the server itself."""
+        query = {"service": service, "url": url, "current": current, "releases": releases}
+        return read("service", query)
+
+
+class TmpfsMount(BoxFact[dict[str, Any]]):
+    """fstab's lines and the mount at a path, and ids of the account that shall own it."""
+
+    def command(self, path: str, user: str) -> StringCommand:
+        """Ask about the RAM disk at ``path``."""
+        return read("tmpfs_mount", {"path": path, "user": user})
+
+
+class Account(BoxFact[dict[str, Any]]):
+    """``home``, ``uid``, ``gid`` and ``groups`` of an account; ``exists`` False where none is."""
+
+    def command(self, user: str) -> StringCommand:
+        """Ask about ``user``."""
+        return read("account", {"user": user})
+
+
+class RocmRemains(BoxFact[dict[str, Any]]):
+    """AMD's packages in any state, sources, preferences, loader entries and /opt/rocm*."""
+
+    def command(self) -> StringCommand:
+        """Ask dpkg, apt's files and the file system."""
+        return read("rocm_remains", {})
+
+
+class Removal(BoxFact[dict[str, Any]]):
+    """What apt would remove with ``packages``, and its words where it refuses."""
+
+    def command(self, packages: tuple[str, ...]) -> StringCommand:
+        """Simulate; nothing is removed."""
+        return read("removal", {"packages": list(packages)})
+
+
+class AptKey(BoxFact[str]):
+    """Fingerprint of an apt key file; empty where there is none."""
+
+    def command(self, path: str) -> StringCommand:
+        """Ask for the key at ``path``."""
+        return read("apt_key", {"path": path})
+
+
+class AptSource(BoxFact[dict[str, Any]]):
+    """Whether a source's index has been fetched, and the stamp of the last fetch."""
+
+    def command(self, uri: str, suite: str, stamp: str) -> StringCommand:
+        """Ask apt's lists."""
+        return read("apt_source", {"uri": uri, "suite": suite, "stamp": stamp})
+
+
+class Installed(BoxFact[dict[str, dict[str, Any]]]):
+    """Version and hold by package."""
+
+    def command(self, packages: tuple[str, ...]) -> StringCommand:
+        """Ask dpkg about ``packages``."""
+        return read("installed", {"packages": list(packages)})
+
+
+class VerifiedFiles(BoxFact[dict[str, Any]]):
+    """``files``: kind and verified sha256 by path; ``urls``: hashes recorded at first use."""
+
+    def command(self, paths: tuple[str, ...], records: str) -> StringCommand:
+        """Ask about ``paths``; nothing is hashed."""
+        return read("verified_files", {"paths": list(paths), "records": records})
+
+
+class ModelTier(BoxFact[dict[str, Any]]):
+    """Whether a tier's directory ``exists`` and is on an ``other_disk`` than the system."""
+
+    def command(self, path: str) -> StringCommand:
+        """Ask about the directory at ``path``."""
+        return read("model_tier", {"path": path})

@@ -36,7 +36,7 @@ def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
     return operation()(guarded)
 
 
-def ask(fact: type[FactBase[T]], **query: Any) -> T:
+def ask(fact: type[FactBase[T]], /, **query: Any) -> T:
     """The fact's value as it is on the box now.
 
     Raises:

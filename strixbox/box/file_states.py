@@ -1,0 +1,59 @@
+"""Reader: what stands at each path, without following a link at its end."""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import stat
+import sys
+from typing import Any
+
+
+def state(path: str) -> dict[str, Any]:
+    """Kind, mode, owner and group of ``path``, with sha256 of a file or target of a link."""
+    try:
+        info = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"kind": "absent"}
+    answer: dict[str, Any] = {
+        "mode": format(stat.S_IMODE(info.st_mode), "o"),
+        "owner": _user(info.st_uid),
+        "group": _group(info.st_gid),
+    }
+    if stat.S_ISLNK(info.st_mode):
+        return answer | {"kind": "link", "target": os.readlink(path)}
+    if stat.S_ISDIR(info.st_mode):
+        return answer | {"kind": "directory"}
+    if not stat.S_ISREG(info.st_mode):
+        return answer | {"kind": "other"}
+    with open(path, "rb") as content:
+        return answer | {
+            "kind": "file",
+            "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
+        }
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """``{"paths": [...]}`` -> state by path."""
+    return {path: state(path) for path in query["paths"]}
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

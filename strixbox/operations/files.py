@@ -1,0 +1,127 @@
+"""Whole files and directories of ours."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+from typing import Any
+
+from pyinfra.context import host
+
+from strixbox.facts import FileStates, FileText
+from strixbox.layout import BACKUPS
+from strixbox.operations.base import Steps, ask, box_operation, say
+from strixbox.programs import Run, write
+from strixbox.tree import BoxDirectory, BoxFile
+
+
+@box_operation
+def place_files(
+    files: tuple[BoxFile, ...] = (), directories: tuple[BoxDirectory, ...] = ()
+) -> Steps:
+    """Put whole files in place, in one question and one command however many there are.
+
+    + files: content, mode and owner of each file
+    + directories: mode and owner of each directory; parents are made as root's, 755
+
+    A file that somebody else wrote is copied to /var/backups/strixbox before it is replaced.
+    """
+    items: list[BoxFile | BoxDirectory] = [*directories, *files]
+    paths = tuple(item.path for item in items)
+    states = ask(FileStates, paths=paths)
+    directories = tuple(d for d in directories if not directory_is_right(d, states[d.path]))
+    files = tuple(f for f in files if not file_is_right(f, states[f.path]))
+    if not files and not directories:
+        host.noop(f"{len(paths)} files and directories are as they shall be")
+        return
+    items = [*directories, *files]
+    for item in items:
+        say(f"{item.path}: {difference(item, states[item.path])}")
+    if host.state.config.DIFF:
+        for file in files:
+            show_diff(file)
+    yield placing(files, directories)
+
+
+@box_operation
+def user_directories(user: str, paths: tuple[str, ...]) -> Steps:
+    """Create what is missing as the user; what exists, links included, stays as it is.
+
+    + user: the account that owns the directories
+    + paths: directories, parents first
+    """
+    states = ask(FileStates, paths=paths)
+    missing = [path for path in paths if states[path]["kind"] == "absent"]
+    if not missing:
+        host.noop(f"{len(paths)} directories exist")
+        return
+    say(f"create {', '.join(missing)}")
+    yield Run(
+        *("runuser", "--user", user, "--", "mkdir", "--parents", "--", *missing),
+        mend=f"{user} may not create these directories; see who owns their parents.",
+    )
+
+
+def placing(files: tuple[BoxFile, ...], directories: tuple[BoxDirectory, ...] = ()) -> Run:
+    """The command that puts these files and directories in place."""
+    return write(
+        "place_files",
+        {
+            "directories": [_owned(directory) for directory in directories],
+            "files": [
+                _owned(file) | {"content": base64.b64encode(file.content).decode()}
+                for file in files
+            ],
+            "backups": BACKUPS,
+        },
+    )
+
+
+def file_is_right(wanted: BoxFile, state: dict[str, Any]) -> bool:
+    """Whether the box has this very file: content, mode, owner and group."""
+    return state == {
+        "kind": "file",
+        "sha256": wanted.sha256,
+        "mode": wanted.mode,
+        "owner": wanted.owner,
+        "group": wanted.group,
+    }
+
+
+def directory_is_right(wanted: BoxDirectory, state: dict[str, Any]) -> bool:
+    """Whether the box has this directory with its mode, owner and group."""
+    return state == {
+        "kind": "directory",
+        "mode": wanted.mode,
+        "owner": wanted.owner,
+        "group": wanted.group,
+    }
+
+
+def difference(wanted: BoxFile | BoxDirectory, state: dict[str, Any]) -> str:
+    """What is to be done about one path, in a few words."""
+    if state["kind"] == "absent":
+        return "create"
+    if isinstance(wanted, BoxFile) and state.get("sha256") != wanted.sha256:
+        return "replace"
+    return (
+        f"{state['mode']} {state['owner']}:{state['group']}"
+        f" -> {wanted.mode} {wanted.owner}:{wanted.group}"
+    )
+
+
+def show_diff(file: BoxFile) -> None:
+    """Print what changes in a text file, for --diff."""
+    before = ask(FileText, path=file.path)
+    for line in difflib.unified_diff(
+        before.splitlines(),
+        file.content.decode(errors="replace").splitlines(),
+        f"{file.path} (box)",
+        f"{file.path} (wanted)",
+        lineterm="",
+    ):
+        say(line)
+
+
+def _owned(item: BoxFile | BoxDirectory) -> dict[str, str]:
+    return {"path": item.path, "mode": item.mode, "owner": item.owner, "group": item.group}

@@ -1,0 +1,72 @@
+"""Files of the box from their images here: ``templates/`` and ``files/`` mirror ``/``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class BoxFile:
+    """A whole file as it shall be on the box."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: str = "644"
+    owner: str = "root"
+    group: str = "root"
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class BoxDirectory:
+    """A directory as it shall be on the box; its content is not managed."""
+
+    path: str
+    mode: str = "755"
+    owner: str = "root"
+    group: str = "root"
+
+
+@cache
+def _environment() -> Environment:
+    # Nothing here is HTML; an undefined name is a mistake of ours and must not render as nothing.
+    return Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701
+    )
+
+
+def render(path: str, /, **values: object) -> str:
+    """Text of ``templates/<path>.j2`` with ``values``.
+
+    Raises:
+        jinja2.UndefinedError: where the template names a value that was not given.
+    """
+    return _environment().get_template(f"{path.lstrip('/')}.j2").render(**values)
+
+
+def rendered(
+    path: str, /, *, mode: str = "644", image: str | None = None, **values: object
+) -> BoxFile:
+    """The file ``path`` from its template; ``image`` names one template for several paths."""
+    return BoxFile(path, render(image or path, **values).encode(), mode)
+
+
+def shipped(path: str, *, mode: str = "644") -> BoxFile:
+    """The file ``path`` as it stands under ``files/``."""
+    return BoxFile(path, (ROOT / "files" / path.lstrip("/")).read_bytes(), mode)
