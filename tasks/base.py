@@ -1,0 +1,30 @@
+"""What the other tasks build on: packages of the distribution, programs and directories of ours."""
+
+from pyinfra.api.deploy import deploy
+
+from strixbox.config import Box
+from strixbox.layout import BIN, ETC, LIB, LOCKS, OPT, RELEASES, STATE, WHEELS
+from strixbox.operations.apt import apt_packages, group_membership
+from strixbox.operations.files import place_files
+from strixbox.tree import BoxDirectory, shipped
+
+PACKAGES = ("ca-certificates", "git", "python3-venv")
+ROOTS = (OPT, BIN, LIB, LOCKS, RELEASES, ETC, STATE, WHEELS)
+
+
+@deploy("Base")
+def base(box: Box) -> None:
+    apt_packages(name=f"Install {', '.join(PACKAGES)}", packages=PACKAGES)
+    group_membership(
+        name=f"Put {box.user} into the groups render and video",
+        user=box.user,
+        groups=("render", "video"),
+    )
+    place_files(
+        name=f"Put programs and directories of ours below {OPT}",
+        directories=(
+            *(BoxDirectory(path) for path in ROOTS),
+            BoxDirectory(f"{STATE}/tunableop", owner=box.user, group=box.user),
+        ),
+        files=(shipped(f"{LIB}/launch", mode="755"), shipped(f"{LIB}/preload", mode="755")),
+    )

@@ -1,0 +1,11 @@
+"""No ROCm but the wanted one."""
+
+from pyinfra.api.deploy import deploy
+
+from strixbox.config import Rocm
+from strixbox.operations.apt import purge_rocm
+
+
+@deploy("Purge")
+def purge(cfg: Rocm) -> None:
+    purge_rocm(name=f"Purge every ROCm but {cfg.version or 'none'}", wanted=cfg)
