@@ -54,7 +54,7 @@ python_wheels = [
 python_version = "3.12"  # what Ubuntu 24.04 has and the wheels are built for
 python_numpy = "1.26.4"  # AMD: numpy 2 is incompatible with the torch 2.6 wheels
 python_hip = "6.4"
-python_requirements = "comfyui-0.3.64"
+python_requirements = "comfyui-0.3.64-torch-2.6"
 
 # renovate: datasource=github-tags depName=comfyanonymous/ComfyUI
 comfyui_commit = "637221995f7424a561bd825de3e61ea117dfe1e3"  # v0.3.64

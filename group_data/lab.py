@@ -8,8 +8,8 @@ from strixbox import lab as _lab
 _data = _lab.load()
 
 if _data is not None:
-    rocm_repository = f"{_data.mirror}/rocm/apt/6.4.2"
-    rocm_key_url = f"{_data.mirror}/rocm/rocm.gpg.key"
+    rocm_repository = f"{_data.amd}/rocm/apt/6.4.2"
+    rocm_key_url = f"{_data.amd}/rocm/rocm.gpg.key"
     rocm_key_fingerprint = _data.rocm_key_fingerprint
     rocm_disk_gib = 1
 

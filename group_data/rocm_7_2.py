@@ -37,6 +37,7 @@ python_wheels = [
     },
 ]
 python_hip = "7.2"
+python_requirements = "comfyui-0.3.64-torch-2.9"
 
 # These wheels hold gfx1151 code: the override and its companion would only do harm.
 _FLAGS = ["--use-pytorch-cross-attention", "--disable-mmap", "--bf16-vae"]

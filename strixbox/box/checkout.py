@@ -1,0 +1,73 @@
+"""Writer: a git checkout at one commit, made aside and renamed into place.
+
+Edits that somebody made in a checkout of ours are kept as a patch in the backup directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+# Never ask for a password on a machine where nobody sits.
+ENVIRONMENT = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+def git(path: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run git in ``path`` and return what it said."""
+    command = ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", "-C", path]
+    return subprocess.run([*command, *words], env=ENVIRONMENT, capture_output=True, check=False)
+
+
+def need(path: str, *words: str, mend: str) -> None:
+    """Run git and stop with what it said and the mend where it fails."""
+    answer = git(path, *words)
+    if answer.returncode != 0:
+        said = answer.stderr.decode(errors="replace").strip().splitlines()
+        raise SystemExit(f"{said[-1] if said else 'git failed'}; {mend}")
+
+
+def keep_edits(path: str, backups: str) -> None:
+    """Save the difference to the commit as a patch, before the edits are taken back."""
+    patch = git(path, "diff", "--binary", "HEAD").stdout
+    if not patch:
+        return
+    os.makedirs(backups, mode=0o700, exist_ok=True)
+    name = f"{os.path.basename(path)}-{time.strftime('%Y%m%dT%H%M%S')}.patch"
+    with open(os.path.join(backups, name), "wb") as stream:
+        stream.write(patch)
+        stream.flush()
+        os.fsync(stream.fileno())
+    print(f"the edits in {path} are kept as {backups}/{name}", flush=True)
+
+
+def main(order: dict[str, Any]) -> None:
+    """``{"path", "url", "commit", "backups"}``."""
+    path, url, commit = order["path"], order["url"], order["commit"]
+    if os.path.isdir(os.path.join(path, ".git")):
+        keep_edits(path, order["backups"])
+        head = git(path, "rev-parse", "--verify", "HEAD").stdout.decode().strip()
+        lock = os.path.join(path, ".git", "index.lock")
+        if os.path.exists(lock):
+            os.unlink(lock)  # left by a run that was killed; nothing else works in a release
+        if head == commit and git(path, "reset", "--quiet", "--hard", commit).returncode == 0:
+            return
+    aside = f"{path}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.makedirs(aside)
+    print(f"fetching {url} at {commit[:12]}", flush=True)
+    need(aside, "init", "--quiet", mend="install git and run again")
+    reach = f"see that the box reaches {url} and that it has commit {commit}, then run again"
+    need(aside, "fetch", "--quiet", "--depth", "1", url, commit, mend=reach)
+    need(aside, "checkout", "--quiet", "--detach", commit, mend="free disk room and run again")
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+    os.rename(aside, path)
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))

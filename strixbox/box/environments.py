@@ -1,0 +1,75 @@
+"""Reader: what Python environments hold, read from their files without starting them."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import sys
+from typing import Any
+
+
+def _header(path: str) -> dict[str, str]:
+    """Name and Version of a METADATA file; empty where it cannot be read."""
+    found: dict[str, str] = {}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                if not line.strip():
+                    break
+                key, _, value = line.partition(":")
+                if key in ("Name", "Version"):
+                    found[key] = value.strip()
+    except OSError:
+        return {}
+    return found
+
+
+def _canonical(project: str) -> str:
+    return re.sub(r"[-_.]+", "-", project).lower()
+
+
+def _python(path: str) -> str | None:
+    """Version of the environment's interpreter, as 3.12; None where it cannot start."""
+    try:
+        with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8") as stream:
+            match = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+)", stream.read(), re.MULTILINE)
+    except OSError:
+        return None
+    works = os.access(os.path.join(path, "bin", "python"), os.X_OK)
+    return match.group(1) if match and works else None
+
+
+def _hip(site: str) -> str | None:
+    """``torch.version.hip`` as its file says; None for a torch of another kind or none."""
+    try:
+        with open(os.path.join(site, "torch", "version.py"), encoding="utf-8") as stream:
+            match = re.search(r"^hip\b[^=]*=\s*['\"]([^'\"]+)", stream.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return match.group(1) if match else None
+
+
+def environment(path: str) -> dict[str, Any]:
+    """``python``, ``packages`` (version by canonical name) and ``hip`` of one environment."""
+    packages: dict[str, str] = {}
+    hip = None
+    for site in glob.glob(os.path.join(glob.escape(path), "lib", "python3.*", "site-packages")):
+        hip = hip or _hip(site)
+        for info in glob.glob(os.path.join(glob.escape(site), "*.dist-info", "METADATA")):
+            header = _header(info)
+            # RECORD is written last: without it an install was cut short.
+            whole = os.path.exists(os.path.join(os.path.dirname(info), "RECORD"))
+            if whole and len(header) == 2:
+                packages[_canonical(header["Name"])] = header["Version"]
+    return {"python": _python(path), "packages": packages, "hip": hip}
+
+
+def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """``{"paths": [...]}`` -> environment by path."""
+    return {path: environment(path) for path in query["paths"]}
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

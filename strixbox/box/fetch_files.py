@@ -1,0 +1,235 @@
+"""Writer: downloads files, resuming what was cut, checked by sha256, renamed into place.
+
+A file that is there already is hashed and recorded, not downloaded. One with another hash is
+somebody's: it is never overwritten. A file without a known hash is recorded at first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import pwd
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+CHUNK = 1 << 20
+TRIES = 4
+RESERVE = 256 << 20  # bytes that a download leaves free on its disk
+
+
+class Records:
+    """Verified hashes by path and hashes of first use by URL, written after every file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with open(path, encoding="utf-8") as stream:
+                self.data = json.load(stream)
+        except (OSError, ValueError):
+            self.data = {}
+        self.data.setdefault("files", {})
+        self.data.setdefault("urls", {})
+
+    def note(self, item: dict[str, Any], digest: str) -> None:
+        """Remember that ``item`` was read and had this hash."""
+        info = os.stat(item["path"])
+        identity = [info.st_size, info.st_mtime_ns, info.st_ino]
+        self.data["files"][item["path"]] = {"identity": identity, "sha256": digest}
+        if item["url"]:
+            self.data["urls"].setdefault(item["url"], digest)
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        with open(self.path + ".new", "w", encoding="utf-8") as stream:
+            json.dump(self.data, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(self.path + ".new", self.path)
+
+
+class Cut(Exception):
+    """The connection ended early; what came so far is kept."""
+
+
+class Progress:
+    """Lines with share, rate and time left, every few seconds."""
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self.name, self.total = name, total
+        self.begin = self.told = time.monotonic()
+        self.first: int | None = None
+
+    def tell(self, done: int) -> None:
+        """Print where ``done`` bytes stand, if the last word is old enough."""
+        self.first = done if self.first is None else self.first
+        now = time.monotonic()
+        if now - self.told < 3:
+            return
+        self.told = now
+        rate = (done - self.first) / (now - self.begin)
+        line = f"{self.name}: {done / 2**20:.0f} MiB"
+        if self.total:
+            left = (self.total - done) / rate if rate > 0 else 0
+            line += f" of {self.total / 2**20:.0f} ({done / self.total:.0%}), {left:.0f} s left"
+        print(f"{line}, {rate / 2**20:.1f} MiB/s", flush=True)
+
+
+def sha256(path: str) -> str:
+    """Hash of a file, with progress for a large one."""
+    digest = hashlib.sha256()
+    progress = Progress(f"checking {os.path.basename(path)}", os.path.getsize(path))
+    done = 0
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            progress.tell(done)
+    return digest.hexdigest()
+
+
+def download(item: dict[str, Any], part: str) -> None:
+    """Bring ``part`` to its full length, from where it stands if the server can."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            _transfer(item, part)
+            return
+        except Cut as cut:
+            print(f"{os.path.basename(item['path'])}: {cut}; attempt {attempt}", flush=True)
+            reason = str(cut)
+            time.sleep(min(2**attempt, 10) * 0.25)
+    raise SystemExit(
+        f"{item['url']} could not be downloaded ({reason}); what came is kept and continued by the"
+        " next run: see that the box reaches it, then run again"
+    )
+
+
+def _transfer(item: dict[str, Any], part: str) -> None:
+    have = os.path.getsize(part) if os.path.exists(part) else 0
+    headers = {"User-Agent": "strixbox", "Accept-Encoding": "identity"}
+    tag = _text(part + ".etag")
+    if have and tag:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+    request = urllib.request.Request(item["url"], headers=headers)  # noqa: S310 - by schema
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)  # noqa: S310 - by schema
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # the part is longer than the file: begin anew
+            os.unlink(part)
+            raise Cut("the file has changed on the server") from None
+        if error.code >= 500 or error.code == 429:
+            raise Cut(f"the server answers {error.code}") from None
+        raise SystemExit(
+            f"{item['url']} cannot be had: the server answers {error.code} {error.reason};"
+            " mend the URL in the settings, then run again"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Cut(str(getattr(error, "reason", error))) from None
+    with answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise SystemExit(
+                f"{item['url']} answers with a web page, not with the file (a login page?);"
+                " open it in a browser, mend the URL, then run again"
+            )
+        resumed = answer.status == 206
+        length = answer.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length else None
+        _room(item["path"], (total or 0) - (have if resumed else 0))
+        with open(part + ".etag", "w", encoding="utf-8") as stream:
+            stream.write(answer.headers.get("ETag", ""))
+        _receive(item, part, answer, resumed, total)
+
+
+def _receive(
+    item: dict[str, Any], part: str, answer: Any, resumed: bool, total: int | None
+) -> None:
+    progress = Progress(os.path.basename(item["path"]), total)
+    with open(part, "ab" if resumed else "wb") as stream:
+        done = stream.tell()
+        try:
+            while chunk := answer.read(CHUNK):
+                stream.write(chunk)
+                done += len(chunk)
+                progress.tell(done)
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) == 28:
+                raise
+            raise Cut(f"cut after {done} bytes ({error})") from None
+        stream.flush()
+        os.fsync(stream.fileno())
+    if total is not None and done < total:
+        raise Cut(f"cut after {done} of {total} bytes")
+
+
+def _room(path: str, needed: int) -> None:
+    disk = os.statvfs(os.path.dirname(path))
+    free = disk.f_bavail * disk.f_frsize
+    if needed + RESERVE > free and needed > free - min(RESERVE, free // 20):
+        raise SystemExit(
+            f"{os.path.dirname(path)} has {free / 2**30:.1f} GiB free and"
+            f" {needed / 2**30:.1f} GiB are needed; free disk room and run again"
+        )
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def have(item: dict[str, Any], records: Records) -> None:
+    """Have one file at its place, with its hash recorded."""
+    path = item["path"]
+    wanted = item["sha256"] or records.data["urls"].get(item["url"])
+    if os.path.lexists(path):
+        found = sha256(path)
+        if wanted and found != wanted:
+            raise SystemExit(
+                f"{path} is there with another content (sha256 {found}, wanted {wanted}); it was"
+                " left alone: move it away, or mend its sha256 in the settings, then run again"
+            )
+        records.note(item, found)
+        return
+    if not item["url"]:
+        raise SystemExit(f"{path} is not there and has no url; put it there or give it a url")
+    part = f"{path}.part"
+    print(f"downloading {item['url']}", flush=True)
+    download(item, part)
+    found = sha256(part)
+    if wanted and found != wanted:
+        os.unlink(part)
+        raise SystemExit(
+            f"{item['url']} has sha256 {found}, not {wanted}; it was not used. If the file was"
+            " changed on purpose mend its sha256 in the settings, else do not go on"
+        )
+    if not wanted:
+        print(f"{os.path.basename(path)}: first use, sha256 {found} is recorded", flush=True)
+    if item["owner"]:
+        account = pwd.getpwnam(item["owner"])
+        os.chown(part, account.pw_uid, account.pw_gid)
+    os.chmod(part, 0o644)
+    os.replace(part, path)
+    if os.path.exists(part + ".etag"):
+        os.unlink(part + ".etag")
+    records.note(item, found)
+
+
+def main(order: dict[str, Any]) -> None:
+    """``{"items": [{"url", "path", "sha256", "owner"}], "records"}``."""
+    records = Records(order["records"])
+    for item in order["items"]:
+        try:
+            have(item, records)
+        except OSError as error:
+            raise SystemExit(
+                f"{item['path']} could not be written: {error.strerror}; free disk room or mend"
+                " that, then run again"
+            ) from None
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))

@@ -1,0 +1,161 @@
+"""Writer: proves a release and seals it with release.json; nothing is sealed that was not run.
+
+What is proved: torch is the stack's ROCm build and, where there is a GPU, computes on it; every
+launch profile's flags are accepted by this ComfyUI's own parser; ComfyUI starts with the user's
+directory and loads the pinned nodes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+TORCH_PROOF = """
+import json, os, torch
+proof = {"version": torch.__version__, "hip": torch.version.hip, "archs": [], "gpu": None}
+if os.path.exists("/dev/kfd") and torch.cuda.is_available():
+    proof["archs"] = list(torch.cuda.get_arch_list())
+    proof["gpu"] = torch.cuda.get_device_properties(0).gcnArchName
+    a = torch.rand(256, 256, device="cuda")
+    q = torch.rand(1, 4, 64, 32, device="cuda")
+    torch.nn.functional.conv2d(a[None, None], a[None, None, :3, :3])
+    torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    proof["product"] = bool(torch.isfinite(a @ a).all())
+print(json.dumps(proof))
+"""
+PARSER_PROOF = """
+import comfy.options
+comfy.options.enable_args_parsing()
+import comfy.cli_args
+"""
+
+
+class Prover:
+    """Runs the release's programs as the user who will run the service."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
+        self.release = order["release"]
+        self.code = os.path.join(self.release, "ComfyUI")
+        self.python = os.path.join(self.release, "venv", "bin", "python")
+        account = pwd.getpwnam(order["user"])
+        self.environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": account.pw_dir,
+            "USER": order["user"],
+            "LANG": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **order["variables"],
+        }
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the release's Python in ComfyUI's directory, bounded in time."""
+        try:
+            return subprocess.run(
+                [self.python, *words],
+                cwd=self.code,
+                env=self.environment,
+                user=self.order["user"],
+                group=pwd.getpwnam(self.order["user"]).pw_gid,
+                extra_groups=os.getgrouplist(
+                    self.order["user"], pwd.getpwnam(self.order["user"]).pw_gid
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=self.order["timeout"],
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SystemExit(
+                f"{self.release}: {' '.join(words)[:80]} did not end within"
+                f" {self.order['timeout']} s; raise comfyui_start_timeout or see dmesg for GPU hangs"
+            ) from None
+
+    def torch(self) -> dict[str, Any]:
+        """Torch imports, is the ROCm build, and computes where there is a GPU."""
+        answer = self.run("-c", TORCH_PROOF)
+        if answer.returncode != 0:
+            raise SystemExit(
+                f"torch of {self.release} does not work: {_last(answer.stdout)};"
+                " see `strixbox` preflight's findings for kernel and firmware"
+            )
+        proof: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+        if not str(proof["hip"] or "").startswith(self.order["hip"]):
+            raise SystemExit(
+                f"torch {proof['version']} of {self.release} is not the build for ROCm"
+                f" {self.order['hip']} (torch.version.hip is {proof['hip']}); remove"
+                f" {self.release} and run again"
+            )
+        return proof
+
+    def flags(self) -> None:
+        """Every profile's flags are known to this ComfyUI."""
+        for profile, flags in self.order["profiles"].items():
+            answer = self.run("-c", PARSER_PROOF, *flags)
+            if answer.returncode != 0:
+                raise SystemExit(
+                    f"launch profile {profile}: this ComfyUI refuses its flags:"
+                    f" {_last(answer.stdout)}; mend launch_profiles"
+                )
+
+    def start(self) -> list[str]:
+        """ComfyUI starts and ends by itself; returns the user's nodes that did not load."""
+        with tempfile.TemporaryDirectory(prefix="strixbox-proof-") as scratch:
+            os.chown(scratch, pwd.getpwnam(self.order["user"]).pw_uid, -1)
+            answer = self.run(
+                *("main.py", "--quick-test-for-ci", *self.order["start_flags"]),
+                *("--temp-directory", scratch, "--database-url", f"sqlite:///{scratch}/proof.db"),
+            )
+        failed = [line for line in answer.stdout.splitlines() if "(IMPORT FAILED)" in line]
+        if answer.returncode != 0:
+            raise SystemExit(
+                f"ComfyUI of {self.release} does not start (exit {answer.returncode}):"
+                f" {_last(answer.stdout)}; the release in use was left as it is"
+            )
+        ours = [line for line in failed if self.release in line]
+        if ours:
+            raise SystemExit(
+                f"a pinned node does not load: {ours[0].strip()}; mend comfyui_nodes and run again"
+            )
+        return [line.split()[-1] for line in failed]
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def main(order: dict[str, Any]) -> None:
+    """Prove ``order["release"]`` and write its release.json last of all."""
+    prover = Prover(order)
+    print("proving torch", flush=True)
+    torch = prover.torch()
+    print(f"proving the flags of {len(order['profiles'])} launch profiles", flush=True)
+    prover.flags()
+    print("starting ComfyUI once", flush=True)
+    failed = prover.start()
+    for node in failed:
+        print(f"the user's node {node} does not load; it is left as it is", flush=True)
+    sealed = {**order["seal"], "proof": {"torch": torch, "user_nodes_failed": failed}}
+    sealed["built"] = int(time.time())
+    path = os.path.join(order["release"], "release.json")
+    with open(path + ".new", "w", encoding="utf-8") as stream:
+        json.dump(sealed, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    # Everything that was written before must be on the disk when the seal is.
+    os.sync()
+    os.replace(path + ".new", path)
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))

@@ -1,0 +1,60 @@
+"""Reader: files whose sha256 is known, without reading gigabytes at every run.
+
+A hash that was computed once is trusted while size, time and inode of the file are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from typing import Any
+
+
+def load(path: str) -> dict[str, Any]:
+    """Records by path; empty where there are none or they were damaged."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            records = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
+def identity(info: os.stat_result) -> list[int]:
+    """What changes when a file is written or replaced."""
+    return [info.st_size, info.st_mtime_ns, info.st_ino]
+
+
+def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
+    """``kind``, ``size``, ``sha256`` where verified, ``target`` of a link."""
+    try:
+        info = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"kind": "absent", "sha256": None}
+    if stat.S_ISLNK(info.st_mode):
+        return {"kind": "link", "sha256": None, "target": os.readlink(path)}
+    if not stat.S_ISREG(info.st_mode):
+        return {"kind": "other", "sha256": None}
+    record = records.get(path, {})
+    known = isinstance(record, dict) and record.get("identity") == identity(info)
+    return {
+        "kind": "file",
+        "size": info.st_size,
+        "sha256": record["sha256"] if known else None,
+    }
+
+
+def main(query: dict[str, Any]) -> dict[str, Any]:
+    """``{"paths", "records"}``; also the hashes that were recorded at first use, by URL."""
+    records = load(query["records"])
+    urls = records.get("urls", {})
+    return {
+        "files": {path: state(path, records.get("files", {})) for path in query["paths"]},
+        "urls": urls if isinstance(urls, dict) else {},
+    }
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

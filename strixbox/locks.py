@@ -1,0 +1,42 @@
+"""Hashed requirement locks: which distributions they pin for a given Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+FOLDER = Path(__file__).parent.parent / "files" / "opt" / "strixbox" / "locks"
+
+
+def lock_text(lock: str) -> str:
+    """Text of the lock of that name.
+
+    Raises:
+        FileNotFoundError: where there is no such lock.
+    """
+    return (FOLDER / f"{lock}.txt").read_text(encoding="utf-8")
+
+
+def pins(text: str, python: str) -> dict[str, str]:
+    """Version by canonical project name, of the lines that apply to ``python`` on Linux x86_64."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line or line[0] in " #-":
+            continue
+        requirement = Requirement(line.rstrip(" \\"))
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (specifier,) = requirement.specifier
+            found[canonicalize_name(requirement.name)] = specifier.version
+    return found

@@ -1,0 +1,37 @@
+"""ComfyUI and its pinned nodes as a release: built aside, proved, not yet in use."""
+
+from pyinfra.api.deploy import deploy
+
+from strixbox.config import Config
+from strixbox.operations.files import place_files, user_directories
+from strixbox.operations.git import git_checkouts
+from strixbox.operations.release import proved_release
+from strixbox.release import Release
+from strixbox.tree import rendered
+
+FOLDERS = ("custom_nodes", "input", "models", "output", "user")
+
+
+@deploy("ComfyUI")
+def comfyui(cfg: Config, release: Release) -> None:
+    user, base = cfg.box.user, cfg.comfyui.base_directory
+    git_checkouts(
+        name=f"Check out ComfyUI {cfg.comfyui.commit[:12]} and its nodes",
+        checkouts=release.checkouts(),
+    )
+    place_files(
+        name="Tell the release where its nodes are",
+        files=(
+            rendered(
+                f"{release.path}/extra_model_paths.yaml",
+                image="/opt/strixbox/release/extra_model_paths.yaml",
+                nodes=f"{release.path}/nodes",
+            ),
+        ),
+    )
+    user_directories(
+        name=f"Create what is missing in {base}",
+        user=user,
+        paths=(base, *(f"{base}/{folder}" for folder in FOLDERS)),
+    )
+    proved_release(name=f"Prove release {release.id}", cfg=cfg, release=release)
