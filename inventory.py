@@ -3,7 +3,13 @@
 import click
 
 from strixbox.groups import command_line_data, read_group_data
-from strixbox.inventory import InventoryError, boxes_file, check_settings, load_boxes
+from strixbox.inventory import (
+    InventoryError,
+    boxes_file,
+    check_settings,
+    have_known_hosts,
+    load_boxes,
+)
 
 try:
     _boxes = load_boxes(boxes_file())
@@ -14,6 +20,9 @@ except InventoryError as _error:
     for _mistake in _error.mistakes:
         click.echo(f"  {_mistake}", err=True)
     raise SystemExit(2) from None
+
+for _entry in _boxes.entries:
+    have_known_hosts(_entry.known_hosts)
 
 all = _boxes.hosts()  # noqa: A001 - the name that pyinfra gives to the list of every host
 globals().update(_boxes.groups())

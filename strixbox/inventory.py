@@ -34,6 +34,12 @@ class BoxEntry(Section):
     groups: tuple[GroupName, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def known_hosts(self) -> Path:
+        """Where the box's host key is kept."""
+        default = "~/.ssh/known_hosts"
+        return Path(str(self.settings.get("ssh_known_hosts_file", default))).expanduser()
+
     def data(self) -> dict[str, Any]:
         """The host's data for pyinfra: how to reach it, and its own settings.
 
@@ -103,6 +109,15 @@ def load_boxes(path: Path) -> Boxes:
             ]
         )
     return Boxes(_entries(data.boxes(), "lab.json"), "the lab")
+
+
+def have_known_hosts(path: Path) -> None:
+    """Create the file that new host keys are added to; without it no connection is made.
+
+    ssh itself creates it at the first login; paramiko (4.0) fails instead.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600, exist_ok=True)
 
 
 def _parse(path: Path) -> tuple[BoxEntry, ...]:

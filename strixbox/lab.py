@@ -25,6 +25,11 @@ class LabData:
         return str(self.raw["mirror"])
 
     @property
+    def amd(self) -> str:
+        """Base URL of what stands in for AMD's repositories."""
+        return str(self.raw["amd"])
+
+    @property
     def index_url(self) -> str:
         """The lab's Python package index."""
         return str(self.raw["index_url"])
@@ -99,6 +104,11 @@ class LabData:
                 "user": self.raw["user"],
                 "key": self.raw["key"],
                 "groups": ["lab"],
+                # A box that is started anew has the address of the one before and other keys.
+                "settings": {
+                    "ssh_strict_host_key_checking": "no",
+                    "ssh_known_hosts_file": str(LAB_FILE.with_name("known_hosts")),
+                },
             }
             for box in self.raw["boxes"]
         ]

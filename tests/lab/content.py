@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import runpy
 import shutil
 import struct
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.lab.debs import Repository
 from tests.lab.podman import LabError, run
 
 URL = "http://mirror.lab"
+# A host of its own, as AMD has: the toolkit tells apt sources apart by host.
+AMD = "http://radeon.lab"
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "linux")
 GIT = (
     *("-c", "user.name=Lab", "-c", "user.email=lab@example.org"),
@@ -66,6 +69,7 @@ class Content:
         self._apt(ubuntu, amd, system_debs)
         data = {
             "mirror": URL,
+            "amd": AMD,
             "index_url": f"{URL}/simple",
             "rocm_key_fingerprint": amd,
             "python": self.python,
@@ -118,7 +122,7 @@ class Content:
                     {
                         "name": wheel.project,
                         "version": wheel.version,
-                        "url": f"{URL}/wheels/{folder.name}/{path.name.replace('+', '%2B')}",
+                        "url": f"{AMD}/wheels/{folder.name}/{path.name.replace('+', '%2B')}",
                         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
                     }
                 )
@@ -128,9 +132,7 @@ class Content:
     def _index(self) -> None:
         download = self.root.parent / "download"
         download.mkdir(exist_ok=True)
-        from strixbox.groups import read_group_data
-
-        shipped = read_group_data()["all"]
+        shipped = runpy.run_path(str(self.project / "group_data" / "all.py"))
         tools = download / "tools.txt"
         uv = f"uv=={shipped['python_uv_version']} --hash=sha256:{shipped['python_uv_sha256']}\n"
         tools.write_text(uv, encoding="utf-8")

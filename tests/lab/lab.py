@@ -204,7 +204,7 @@ class Lab:
                 "--label",
                 "strixbox=mirror",
             ),
-            *("--network-alias", "mirror.lab", *LIMITS),
+            *("--network-alias", "mirror.lab", "--network-alias", "radeon.lab", *LIMITS),
             *("--volume", f"{self.folder / 'mirror'}:/srv/mirror:ro"),
             *("--volume", f"{HERE / 'mirror' / 'server.py'}:/srv/server.py:ro"),
             *(f"{MIRROR}-image", "python3", "/srv/server.py", "/srv/mirror"),

@@ -3,8 +3,8 @@
 set -eu
 home=/home/strix
 mkdir -p /etc/apt/keyrings
-curl -fsS http://mirror.lab/rocm/rocm.gpg.key | gpg --dearmor > /etc/apt/keyrings/rocm.gpg
-echo "deb [arch=amd64 signed-by=/etc/apt/keyrings/rocm.gpg] http://mirror.lab/rocm/apt/6.3.4 noble main" \
+curl -fsS http://radeon.lab/rocm/rocm.gpg.key | gpg --dearmor > /etc/apt/keyrings/rocm.gpg
+echo "deb [arch=amd64 signed-by=/etc/apt/keyrings/rocm.gpg] http://radeon.lab/rocm/apt/6.3.4 noble main" \
     > /etc/apt/sources.list.d/rocm.list
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q

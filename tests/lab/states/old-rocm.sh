@@ -2,10 +2,10 @@
 # A box with ROCm 6.4.1, installed by hand the way AMD's older pages said.
 set -eu
 mkdir -p /etc/apt/keyrings
-curl -fsS http://mirror.lab/rocm/rocm.gpg.key | gpg --dearmor > /etc/apt/keyrings/rocm.gpg
+curl -fsS http://radeon.lab/rocm/rocm.gpg.key | gpg --dearmor > /etc/apt/keyrings/rocm.gpg
 signed='[arch=amd64 signed-by=/etc/apt/keyrings/rocm.gpg]'
-echo "deb $signed http://mirror.lab/rocm/apt/6.4.1 noble main" > /etc/apt/sources.list.d/rocm.list
-echo "deb $signed http://mirror.lab/amdgpu/6.4.1/ubuntu noble main" > /etc/apt/sources.list.d/amdgpu.list
+echo "deb $signed http://radeon.lab/rocm/apt/6.4.1 noble main" > /etc/apt/sources.list.d/rocm.list
+echo "deb $signed http://radeon.lab/amdgpu/6.4.1/ubuntu noble main" > /etc/apt/sources.list.d/amdgpu.list
 printf 'Package: *\nPin: release o=repo.radeon.com\nPin-Priority: 600\n' > /etc/apt/preferences.d/rocm-pin-600
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q

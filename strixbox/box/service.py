@@ -1,0 +1,90 @@
+"""Reader: the release in use, the unit, the running process, and whether it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from typing import Any
+
+PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "MainPID", "NeedDaemonReload")
+
+
+def unit(service: str) -> dict[str, str]:
+    """systemd's view of the unit."""
+    command = ["systemctl", "show", "--property", ",".join(PROPERTIES), service]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
+
+
+def _words(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read().rstrip(b"\0")
+    except OSError:
+        return []
+    return [word.decode(errors="surrogateescape") for word in content.split(b"\0")]
+
+
+def process(pid: int) -> dict[str, Any]:
+    """Command line, environment and working directory of a process; empty where it is gone."""
+    if not pid:
+        return {"argv": [], "environment": {}, "directory": None}
+    try:
+        directory = os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        directory = None
+    pairs = (word.partition("=") for word in _words(f"/proc/{pid}/environ"))
+    return {
+        "argv": _words(f"/proc/{pid}/cmdline"),
+        "environment": {name: value for name, _, value in pairs},
+        "directory": directory,
+    }
+
+
+def answers(url: str) -> bool:
+    """Whether ``url`` is answered with 200 within a few seconds."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def releases(root: str) -> dict[str, int | None]:
+    """When each release was sealed, in seconds since 1970, by name; None for an unsealed one."""
+    try:
+        names = sorted(os.listdir(root))
+    except OSError:
+        return {}
+    return {name: _sealed(os.path.join(root, name, "release.json")) for name in names}
+
+
+def _sealed(path: str) -> int | None:
+    try:
+        return int(os.stat(path).st_mtime)
+    except OSError:
+        return None
+
+
+def main(query: dict[str, Any]) -> dict[str, Any]:
+    """``{"service", "url", "current", "releases"}``."""
+    shown = unit(query["service"])
+    current = query["current"]
+    return {
+        "loaded": shown.get("LoadState") == "loaded",
+        "enabled": shown.get("UnitFileState") == "enabled",
+        "active": shown.get("ActiveState") == "active",
+        "stale": shown.get("NeedDaemonReload") == "yes",
+        "process": process(int(shown.get("MainPID") or 0)),
+        "answers": answers(query["url"]),
+        "current": os.readlink(current) if os.path.islink(current) else None,
+        "releases": releases(query["releases"]),
+    }
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

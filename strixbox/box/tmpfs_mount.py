@@ -1,0 +1,83 @@
+"""Reader: a tmpfs as fstab has it and as it is mounted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+from typing import Any
+
+
+def unescape(field: str) -> str:
+    """A field of fstab or mountinfo, where blanks are written as octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
+
+
+def fstab_lines(text: str, path: str) -> list[str]:
+    """Lines of fstab, as they stand, that mount something at ``path``."""
+    found = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) > 1 and not fields[0].startswith("#") and unescape(fields[1]) == path:
+            found.append(line)
+    return found
+
+
+def mounted(mountinfo: str, path: str) -> dict[str, Any] | None:
+    """The topmost mount at ``path``: file system, flags, and size in bytes (None: no limit)."""
+    found = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, tail = left.split(), right.split()
+        if unescape(fields[4]) != path:
+            continue
+        size = re.search(r"(?:^|,)size=(\d+)k", tail[2] if len(tail) > 2 else "")
+        found = {
+            "fstype": tail[0],
+            "flags": sorted(fields[5].split(",")),
+            "size": int(size.group(1)) * 1024 if size else None,
+        }
+    return found
+
+
+def stale(path: str) -> bool:
+    """Whether systemd has not read the fstab entry of ``path`` as it stands now."""
+    escaped = subprocess.run(
+        ["systemd-escape", "--path", "--suffix=mount", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    command = ["systemctl", "show", "--property", "NeedDaemonReload,LoadState", escaped]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return "NeedDaemonReload=yes" in shown or "LoadState=loaded" not in shown
+
+
+def main(query: dict[str, Any]) -> dict[str, Any]:
+    """``{"path", "user"}``."""
+    path = query["path"]
+    try:
+        account = pwd.getpwnam(query["user"])
+        ids: list[int] | None = [account.pw_uid, account.pw_gid]
+    except KeyError:
+        ids = None
+    try:
+        with open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as stream:
+            lines = fstab_lines(stream.read(), path)
+    except FileNotFoundError:
+        lines = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        mount = mounted(stream.read(), path)
+    root = None
+    if mount is not None:
+        info = os.stat(path)
+        root = {"mode": format(stat.S_IMODE(info.st_mode), "o"), "ids": [info.st_uid, info.st_gid]}
+    return {"fstab": lines, "mount": mount, "root": root, "ids": ids, "stale": stale(path)}
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

@@ -1,0 +1,159 @@
+"""What is right and what is wrong on a box, as a table; nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pyinfra.context import state
+
+from strixbox.config import Config
+from strixbox.facts import (
+    Account,
+    Checkouts,
+    Environments,
+    Installed,
+    RocmRemains,
+    TmpfsMount,
+    VerifiedFiles,
+)
+from strixbox.layout import RECORDS
+from strixbox.models import Places
+from strixbox.models import plan as model_plan
+from strixbox.operations.apt import is_of
+from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.mount import mount_is_right
+from strixbox.operations.release import ask_service, service_trouble
+from strixbox.purge import plan as purge_plan
+from strixbox.release import Release
+
+Verdict = Literal["right", "WRONG", "unknown"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    verdict: Verdict
+    evidence: str
+
+
+def packages(cfg: Config, release: Release) -> Row:
+    """ROCm's packages: installed at the wanted release and held."""
+    if cfg.rocm.version is None:
+        return Row("ROCm from apt", "right", "none is wanted: the wheels bring their own")
+    now = ask(Installed, packages=cfg.rocm.packages)
+    wrong = [p for p, s in now.items() if not is_of(s["version"], cfg.rocm.version)]
+    loose = [p for p, s in now.items() if not s["held"]]
+    if wrong or loose:
+        return Row("ROCm from apt", "WRONG", f"not as wanted: {', '.join({*wrong, *loose})}")
+    return Row("ROCm from apt", "right", f"{cfg.rocm.version}, {len(now)} packages held")
+
+
+def remains(cfg: Config, release: Release) -> Row:
+    """Nothing of another ROCm."""
+    todo = purge_plan(ask(RocmRemains), cfg.rocm)
+    left = (*todo.packages, *todo.files, *todo.mixed)
+    return _row("old ROCm", not left, "none", f"left: {', '.join(left[:5])}")
+
+
+def account(cfg: Config, release: Release) -> Row:
+    """The account may use the GPU."""
+    groups = ask(Account, user=cfg.box.user)["groups"]
+    missing = [group for group in ("render", "video") if group not in groups]
+    return _row("groups", not missing, "render, video", f"{cfg.box.user} is not in {missing}")
+
+
+def torch(cfg: Config, release: Release) -> Row:
+    """Torch is still the stack's ROCm build, and every pinned package is there."""
+    now = ask(Environments, paths=(release.venv,))[release.venv]
+    pins = release.packages()
+    wrong = sorted(name for name, version in pins.items() if now["packages"].get(name) != version)
+    kind = now["hip"] and now["hip"].startswith(cfg.python.hip)
+    if wrong or not kind:
+        found = ", ".join(f"{n} {now['packages'].get(n, 'absent')}" for n in wrong[:3])
+        return Row("torch", "WRONG", f"hip {now['hip']}; {found}")
+    return Row("torch", "right", f"{pins['torch']}, hip {now['hip']}")
+
+
+def checkouts(cfg: Config, release: Release) -> Row:
+    """ComfyUI and the nodes are at their commits, unedited."""
+    wanted = {checkout.path: checkout.commit for checkout in release.checkouts()}
+    now = ask(Checkouts, paths=tuple(wanted))
+    wrong = [p for p, c in wanted.items() if now[p]["commit"] != c or now[p]["edited"]]
+    return _row("ComfyUI and nodes", not wrong, f"{len(wanted)} at their commits", f"{wrong}")
+
+
+def ram_disk(cfg: Config, release: Release) -> Row:
+    """The RAM disk is mounted with its size."""
+    now = ask(TmpfsMount, path=cfg.tmpfs.path, user=cfg.box.user)
+    right = mount_is_right(cfg.tmpfs, now)
+    return _row("RAM disk", right, f"{cfg.tmpfs.size_gib} GiB at {cfg.tmpfs.path}", "not mounted")
+
+
+def models(cfg: Config, release: Release) -> Row:
+    """Every model of the manifest is where it belongs."""
+    active = f"{cfg.comfyui.base_directory}/models"
+    archive = cfg.models.archive
+    paths = tuple(path for m in cfg.models.manifest for path in Places.of(m, active, archive).all())
+    known = ask(VerifiedFiles, paths=paths, records=RECORDS)
+    todo = model_plan(cfg.models.manifest, active, archive, known)
+    told = ", ".join(f"{step.model.name}: {step.action}" for step in todo[:3])
+    return _row("models", not todo, f"{len(cfg.models.manifest)} where they belong", told)
+
+
+def service(cfg: Config, release: Release) -> Row:
+    """The service runs this release with this profile and answers."""
+    trouble = service_trouble(cfg, release, ask_service(cfg))
+    return _row("service", not trouble, f"answers on port {cfg.comfyui.port}", "; ".join(trouble))
+
+
+CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
+    remains,
+    packages,
+    account,
+    torch,
+    checkouts,
+    ram_disk,
+    models,
+    service,
+)
+
+
+def _row(what: str, right: bool, good: str, bad: str) -> Row:
+    return Row(what, "right" if right else "WRONG", good if right else bad)
+
+
+@box_operation
+def verified_box(cfg: Config, release: Release) -> Steps:
+    """Tell what is right and wrong; fail the box where something is wrong.
+
+    + cfg: the box's settings
+    + release: the release that shall be in use
+
+    Planning says nothing of it: what is wrong before a deploy is what the deploy is for.
+    """
+    if not state.is_executing:
+        return
+    rows = [examined(check, cfg, release) for check in CHECKS]
+    for row in rows:
+        say(f"{row.verdict:8} {row.what:18} {row.evidence}")
+    wrong = [row for row in rows if row.verdict == "WRONG"]
+    if wrong:
+        raise BoxTrouble(
+            f"{len(wrong)} of {len(rows)} checks are wrong ("
+            + "; ".join(f"{row.what}: {row.evidence}" for row in wrong)
+            + "); run the deploy again to mend it."
+        )
+    return
+    yield  # a generator, as pyinfra wants, that never changes anything
+
+
+def examined(check: Callable[[Config, Release], Row], cfg: Config, release: Release) -> Row:
+    """The check's row, or an unknown one where the box did not answer."""
+    try:
+        return check(cfg, release)
+    except BoxTrouble as trouble:
+        return Row(check.__name__, "unknown", str(trouble))

@@ -1,0 +1,296 @@
+"""One run over the boxes: the lock on each, the summary at the end, the record under runs/."""
+
+from __future__ import annotations
+
+import atexit
+import getpass
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from gevent import GreenletExit
+from pyinfra import logger
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.connectors.util import make_unix_command_for_host
+from pyinfra.context import host, state
+
+from strixbox.config import Config
+from strixbox.programs import source
+
+ROOT = Path(__file__).parent.parent
+LOCK = "/run/lock/strixbox"
+
+
+class RunLog:
+    """Times every operation on every box; at the end tells and records what became of them."""
+
+    def __init__(self, current: State, entry: str) -> None:
+        self.state = current
+        self.entry = entry
+        self.started = datetime.now(UTC)
+        self.began = time.monotonic()
+        self.configs: dict[str, Config] = {}
+        self.locks: dict[str, Any] = {}
+        self.refused: dict[str, str] = {}
+        self.unreached: dict[str, str] = {}
+        self.begun: dict[tuple[str, str], float] = {}
+        self.seconds: dict[tuple[str, str], float] = {}
+
+    def start(self, box: str, op_hash: str) -> None:
+        """Start the clock of one operation on one box."""
+        self.begun[box, op_hash] = time.monotonic()
+
+    def stop(self, box: str, op_hash: str) -> None:
+        """Stop the clock."""
+        self.seconds[box, op_hash] = time.monotonic() - self.begun[box, op_hash]
+
+    def operations(self, box: Host) -> list[dict[str, Any]]:
+        """Every operation that was planned for a box, in order, with its outcome."""
+        rows = []
+        for op_hash in self.state.get_op_order():
+            if op_hash not in self.state.ops[box]:
+                continue
+            (name, *_) = self.state.op_meta[op_hash].names
+            meta = self.state.ops[box][op_hash].operation_meta
+            row: dict[str, Any] = {"operation": name}
+            if not meta.is_complete():
+                row["outcome"] = "planned" if _would_change(meta) else "not run"
+            elif meta.did_error():
+                row["outcome"] = "failed"
+                row["says"] = meta.stderr_lines[-1] if meta.stderr_lines else ""
+            else:
+                row["outcome"] = "changed" if meta.did_change() else "unchanged"
+            row["seconds"] = round(self.seconds.get((box.name, op_hash), 0.0), 3)
+            rows.append(row)
+        return rows
+
+    def finish(self) -> None:
+        """Print the summary and write the record; called once, however the run ended."""
+        boxes = {box.name: self.operations(box) for box in self._boxes()}
+        record = {
+            "entry": self.entry,
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.began, 3),
+            "toolkit": toolkit_commit(),
+            "dry": dry_run(),
+            "boxes": {
+                name: {
+                    "outcome": self.outcome(name, rows),
+                    "config": self.configs[name].digest() if name in self.configs else None,
+                    "stack": self.configs[name].stack if name in self.configs else None,
+                    "trouble": self.trouble(name, rows),
+                    "operations": rows,
+                }
+                for name, rows in boxes.items()
+            },
+        }
+        path = self._write(record)
+        click.echo(f"\n--> {summary_title(record)}", err=True)
+        for name, rows in boxes.items():
+            for line in self._lines(name, rows):
+                click.echo(f"    {line}", err=True)
+        click.echo(f"    record: {path.relative_to(ROOT)}", err=True)
+
+    def _boxes(self) -> list[Host]:
+        wanted = [box for box in self.state.inventory if self.state.is_host_in_limit(box)]
+        return sorted(wanted, key=lambda box: str(box.name))
+
+    def _write(self, record: dict[str, Any]) -> Path:
+        folder = ROOT / "runs"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        stamp = self.started.strftime("%Y%m%dT%H%M%S")
+        path = folder / f"{stamp}Z-{os.getpid()}.json"
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        path.chmod(0o600)
+        return path
+
+    def outcome(self, box: str, rows: list[dict[str, Any]]) -> str:
+        """One word for a box: failed, planned, changed, unchanged or unfinished."""
+        outcomes = {row["outcome"] for row in rows}
+        if box in self.unreached or box in self.refused or "failed" in outcomes:
+            return "failed"
+        if any(box == failed.name for failed in self.state.failed_hosts):
+            return "failed"
+        if "planned" in outcomes and dry_run():
+            return "planned"
+        if outcomes & {"planned", "not run"} and not dry_run():
+            return "unfinished"
+        return "changed" if "changed" in outcomes else "unchanged"
+
+    def trouble(self, box: str, rows: list[dict[str, Any]]) -> str | None:
+        """Why a box failed, in the sentence that its operation gave."""
+        if box in self.unreached:
+            return f"not reached: {self.unreached[box]}"
+        if box in self.refused:
+            return self.refused[box]
+        for row in rows:
+            if row["outcome"] == "failed":
+                return f"{row['operation']}: {row['says']}"
+        if any(box == failed.name for failed in self.state.failed_hosts):
+            return "a question to the box was not answered; the lines above say why"
+        return None
+
+    def _lines(self, box: str, rows: list[dict[str, Any]]) -> list[str]:
+        count = {kind: sum(row["outcome"] == kind for row in rows) for kind in _KINDS}
+        took = sum(row["seconds"] for row in rows)
+        told = ", ".join(f"{n} {kind}" for kind, n in count.items() if n) or "nothing was run"
+        lines = [f"{box}: {self.outcome(box, rows)}; {told}; {took:.1f} s"]
+        trouble = self.trouble(box, rows)
+        if trouble:
+            lines += [f"  {trouble}", "  next: mend that, then run the same command again"]
+        elif self.outcome(box, rows) != "unfinished" and box in self.configs:
+            lines += [f"  {line}" for line in self._next(box, rows)]
+        return lines
+
+    def _next(self, box: str, rows: list[dict[str, Any]]) -> list[str]:
+        cfg = self.configs[box]
+        data = self.state.inventory.get_host(box).data
+        if dry_run():
+            planned = [row["operation"] for row in rows if row["outcome"] == "planned"]
+            return [f"would change: {name}" for name in planned] or ["nothing would change"]
+        if cfg.comfyui.access == "open":
+            return [
+                f"ComfyUI: http://{data.ssh_hostname}:{cfg.comfyui.port}",
+                "WARNING: comfyui_access is open: whoever reaches this address can run code on the"
+                " box; ComfyUI has no password. Set it to local.",
+            ]
+        port = f" -p {data.ssh_port}" if data.ssh_port != 22 else ""
+        return [
+            f"ComfyUI: ssh{port} -L {cfg.comfyui.port}:127.0.0.1:{cfg.comfyui.port}"
+            f" {data.ssh_user}@{data.ssh_hostname}, then http://127.0.0.1:{cfg.comfyui.port}"
+        ]
+
+
+class Clock(BaseStateCallback):
+    """pyinfra's callbacks, handed on to the log of their run."""
+
+    @staticmethod
+    def host_connect_error(state: State, host: Host, error: object) -> None:
+        """Remember why a box could not be reached."""
+        _LOGS[0].unreached[host.name] = str(error)
+
+    @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:
+        """One operation begins on one box."""
+        _LOGS[0].start(host.name, op_hash)
+
+    @staticmethod
+    def operation_host_success(
+        state: State, host: Host, op_hash: str, retry_count: int = 0
+    ) -> None:
+        """It ended well."""
+        _LOGS[0].stop(host.name, op_hash)
+
+    @staticmethod
+    def operation_host_error(
+        state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        """It failed."""
+        _LOGS[0].stop(host.name, op_hash)
+
+
+_KINDS = ("changed", "unchanged", "failed", "planned", "not run")
+# pyinfra runs once in a process, and deploy.py once in it for each box.
+_LOGS: list[RunLog] = []
+
+
+def begin(cfg: Config, entry: str = "deploy") -> None:
+    """Called once for each box, after its connection: lock it and note its settings.
+
+    A box that another run works on is failed with a sentence; the other boxes go on.
+    """
+    log = _log(state, entry)
+    log.configs[host.name] = cfg
+    no_delay()
+    if dry_run():
+        return
+    holder = take_lock(log)
+    if holder is not None:
+        sentence = f"another run works on this box ({holder}); wait for its end and run again"
+        log.refused[host.name] = sentence
+        logger.error(f"{host.print_prefix}{sentence}")
+        state.fail_hosts({host})
+        # Ends the planning of this box alone; any other exception would end it for all.
+        raise GreenletExit
+
+
+def _log(current: State, entry: str) -> RunLog:
+    if not _LOGS:
+        _LOGS.append(RunLog(current, entry))
+        current.add_callback_handler(Clock())
+        atexit.register(_LOGS[0].finish)
+        signal.signal(signal.SIGINT, _interrupted)
+    return _LOGS[0]
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C ends with 130; pyinfra 3.10 ends with 0, as if all had been done."""
+    sys.exit(130)
+
+
+def no_delay() -> None:
+    """Send each command at once: paramiko leaves Nagle on, 40 ms a command on a LAN."""
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client else None
+    if transport and isinstance(transport.sock, socket.socket):  # a jump host's is a channel
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def take_lock(log: RunLog) -> str | None:
+    """Hold the box's lock for as long as the connection lives; None, or who holds it.
+
+    Only boxes that are reached by ssh are locked: a local run has no channel to hold the lock by.
+    """
+    client = getattr(host.connector, "client", None)
+    if client is None:
+        return None
+    # Asks for sudo's password where one is needed; the raw channel below could not.
+    host.run_shell_command(StringCommand("true"), _sudo=True)
+    who = f"{getpass.getuser()} on {socket.gethostname()} since {log.started:%H:%M:%S} UTC"
+    words = ("python3", "-c", source("hold_lock"), LOCK, who)
+    command = StringCommand(*(QuoteString(word) for word in words))
+    line = make_unix_command_for_host(state, host, command, _sudo=True).get_raw_value()
+    streams = client.exec_command(line)
+    answer = streams[1].readline()
+    if not answer:
+        return streams[2].read().decode(errors="replace").strip() or "no answer"
+    said = json.loads(answer)
+    log.locks[host.name] = streams  # kept: the lock ends with the channel
+    return None if said["held"] else str(said["holder"])
+
+
+def dry_run() -> bool:
+    """Whether pyinfra was called with --dry."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.params.get("dry")) or "--dry" in sys.argv
+
+
+def toolkit_commit() -> str:
+    """Commit of this checkout, with ``+`` where it has local edits; ``unknown`` without git."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    answer = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
+def summary_title(record: dict[str, Any]) -> str:
+    """First line of the summary."""
+    boxes = record["boxes"]
+    failed = sum(box["outcome"] == "failed" for box in boxes.values())
+    what = f"{record['entry']}{' (dry run)' if record['dry'] else ''}"
+    end = f", {failed} failed" if failed else ""
+    return f"{what}: {len(boxes)} box{'es' if len(boxes) != 1 else ''}{end}, {record['seconds']} s"
+
+
+def _would_change(meta: Any) -> bool:
+    return bool(meta._maybe_is_change)

@@ -1,0 +1,4 @@
+from strixbox.config import Config
+
+
+def preflight(cfg: Config) -> None: ...
