@@ -2,7 +2,7 @@
 
 ``Config.load`` turns the flat ``section_field`` keys of ``group_data/`` into frozen sections; a
 task gets its sections and nothing else. Flat keys are kept in ``group_data`` because pyinfra
-replaces whole values: a box overrides ``comfyui_port`` without repeating the other ComfyUI settings.
+replaces whole values: a box overrides ``comfyui_port`` without repeating the other settings.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from strixbox.codes import CODES
 from strixbox.digests import digest_of
 
 TORCH_FAMILY = frozenset(
@@ -73,7 +74,7 @@ ModelFolder = Literal[
     "vae",
     "vae_approx",
 ]
-# Set by the toolkit itself from the settings named beside each; as an extra flag it would be given twice.
+# The toolkit sets these from the settings named beside them.
 RESERVED_FLAGS = {
     "--base-directory": "comfyui_base_directory",
     "--database-url": "comfyui_base_directory",
@@ -123,6 +124,10 @@ class Box(Section):
     @model_validator(mode="after")
     def _reasons_are_given(self) -> Self:
         for code, reason in self.accept.items():
+            if code not in CODES:
+                raise ValueError(
+                    f"box_accept names {code}, which no check has; see docs/preflight.md"
+                )
             if not reason.strip():
                 raise ValueError(f"box_accept of {code} needs a reason")
         return self
@@ -348,7 +353,8 @@ class Config(Section):
         if self.comfyui.profile not in self.launch.profiles:
             known = ", ".join(sorted(self.launch.profiles))
             raise ValueError(
-                f"comfyui_profile {self.comfyui.profile!r} is not a launch profile; take one of {known}"
+                f"comfyui_profile {self.comfyui.profile!r} is not a launch profile;"
+                f" take one of {known}"
             )
         if self.tmpfs.size_gib * 2 > self.box.ram_gib:
             raise ValueError(

@@ -144,3 +144,20 @@ class ModelTier(BoxFact[dict[str, Any]]):
     def command(self, path: str) -> StringCommand:
         """Ask about the directory at ``path``."""
         return read("model_tier", {"path": path})
+
+
+class Unreachable(BoxFact[str]):
+    """Why the box gets no answer from a URL; empty where it does."""
+
+    def command(self, url: str) -> StringCommand:
+        """Ask for the first byte of ``url``."""
+        return read("reachable", {"url": url})
+
+
+class Survey(BoxFact[dict[str, Any]]):
+    """Everything that preflight judges."""
+
+    def command(self, user: str, home: str, port: int, service: str) -> StringCommand:
+        """Ask the box about itself."""
+        query = {"user": user, "home": home, "port": port, "service": service}
+        return read("survey", query)

@@ -10,7 +10,7 @@ from typing import Any
 LAB_FILE = Path(__file__).parent.parent / ".lab" / "lab.json"
 
 # Codes of strixbox/preflight.py that no container can satisfy.
-ABSENT_IN_A_CONTAINER: tuple[str, ...] = ()
+ABSENT_IN_A_CONTAINER = ("CPU.MODEL", "GPU.PCI", "GPU.KFD", "GPU.RENDER", "KERNEL.ROCM")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,280 @@
+"""Judges a box before anything is changed: findings with a code, evidence, verdict and a mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from strixbox.config import Config
+
+Verdict = Literal["ok", "warn", "refuse", "accepted"]
+GIB = 1 << 30
+# Radeon 8060S / 8050S, gfx1151.
+STRIX_HALO_PCI = "0x1586"
+STRIX_HALO_KFD = "110501"
+# No clock of a box that works is outside; TLS and apt's signatures fail with a wrong one.
+EARLIEST, LATEST = 1_760_000_000, 2_090_000_000
+TO_7_2 = "put the box into the group rocm_7_2 in boxes.yaml"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    code: str
+    verdict: Verdict
+    evidence: str
+    mend: str = ""
+
+
+Check = Callable[[dict[str, Any], Config], Iterator[Finding]]
+
+
+def distribution(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """The distribution and architecture that packages and wheels are made for."""
+    found = f"{survey['distribution']} {survey['machine']}"
+    right = survey["distribution"] == cfg.box.distribution and survey["machine"] == "x86_64"
+    mend = f"install {cfg.box.distribution} for amd64; ROCm's packages are built for it"
+    yield Finding("OS.DISTRIBUTION", "ok" if right else "refuse", found, mend)
+
+
+def system(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """systemd, writable file systems, and a dpkg that is not halfway."""
+    yield Finding(
+        "OS.SYSTEMD",
+        "ok" if survey["init"] == "systemd" else "refuse",
+        f"process 1 is {survey['init']}",
+        "boot the box with systemd",
+    )
+    read_only = ", ".join(survey["read_only"])
+    yield Finding(
+        "OS.READ_ONLY",
+        "refuse" if read_only else "ok",
+        f"read-only: {read_only or 'nothing'}",
+        "see dmesg for disk errors, then sudo mount -o remount,rw /",
+    )
+    yield Finding(
+        "APT.INTERRUPTED",
+        "refuse" if survey["interrupted"] else "ok",
+        "dpkg was interrupted" if survey["interrupted"] else "dpkg is in order",
+        "sudo dpkg --configure -a",
+    )
+
+
+def clock(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """A clock that signatures can be checked with."""
+    sane = EARLIEST < survey["time"] < LATEST
+    yield Finding(
+        "OS.CLOCK",
+        "ok" if sane else "refuse",
+        f"{survey['time']} s since 1970, synchronised: {survey['synchronised'] or 'unknown'}",
+        "sudo timedatectl set-ntp true",
+    )
+
+
+def processor(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """CPU and memory."""
+    right = "Ryzen AI Max" in survey["cpu"] or "RYZEN AI MAX" in survey["cpu"]
+    yield Finding(
+        "CPU.MODEL",
+        "ok" if right else "warn",
+        survey["cpu"] or "unknown",
+        "this toolkit is tuned for the Ryzen AI Max series",
+    )
+    memory = survey["memory"] / GIB
+    # Up to 96 GiB may be carved out for the GPU in the firmware and are not seen by the kernel.
+    seen = memory + sum(int(gpu["vram"] or 0) for gpu in survey["gpus"]) / GIB
+    yield Finding(
+        "RAM.SIZE",
+        "ok" if seen > cfg.box.ram_gib * 0.9 else "warn",
+        f"{memory:.0f} GiB, {seen:.0f} GiB with the GPU's share; expected {cfg.box.ram_gib}",
+        "set box_ram_gib to what the box has",
+    )
+
+
+def gpu(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """The GPU on the bus, the kernel's compute driver, and its devices."""
+    found = ", ".join(g["device"] for g in survey["gpus"]) or "no AMD GPU"
+    right = any(g["device"] == STRIX_HALO_PCI for g in survey["gpus"])
+    yield Finding(
+        "GPU.PCI",
+        "ok" if right else "refuse",
+        f"PCI: {found}",
+        "this toolkit is for the Radeon 8060S (1002:1586); see lspci -nn",
+    )
+    targets = ", ".join(survey["gfx_targets"]) or "none"
+    yield Finding(
+        "GPU.KFD",
+        "ok" if STRIX_HALO_KFD in survey["gfx_targets"] and survey["kfd"] else "refuse",
+        f"KFD targets: {targets}; /dev/kfd {'there' if survey['kfd'] else 'absent'}",
+        "the amdgpu driver did not start: see dmesg | grep amdgpu",
+    )
+    yield Finding(
+        "GPU.RENDER",
+        "ok" if survey["render"] else "refuse",
+        "a render node is there" if survey["render"] else "no /dev/dri/renderD*",
+        "the amdgpu driver did not start: see dmesg | grep amdgpu",
+    )
+
+
+def memory_pools(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """Carve-out and GTT: advice only, both belong to the owner."""
+    for pool in (g for g in survey["gpus"] if g["device"] == STRIX_HALO_PCI):
+        vram, gtt = int(pool["vram"] or 0) / GIB, int(pool["gtt"] or 0) / GIB
+        yield Finding(
+            "GPU.CARVE_OUT",
+            "ok" if vram <= 4 else "warn",
+            f"{vram:.1f} GiB are carved out in the firmware",
+            "set the UMA frame buffer to 512 MB in the BIOS; the driver takes the rest from GTT",
+        )
+        pages = int((cfg.box.ram_gib - 24) * GIB / 4096)
+        yield Finding(
+            "GPU.GTT",
+            "ok" if gtt >= cfg.box.ram_gib * 0.45 else "warn",
+            f"GTT is {gtt:.1f} GiB",
+            f"for more: options ttm pages_limit={pages} in /etc/modprobe.d/ttm.conf, then"
+            " sudo update-initramfs -u and reboot",
+        )
+
+
+def kernel(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """The kernel against the ROCm release (AMD's table for RDNA 3.5)."""
+    fixed = kernel_is_fixed(survey["kernel"])
+    release = cfg.rocm.version or cfg.stack.removeprefix("rocm-")
+    if release.startswith("6.4"):
+        state = "does not support" if fixed else "calls unstable"
+        yield Finding(
+            "KERNEL.ROCM",
+            "warn",
+            f"kernel {survey['kernel']}: AMD {state} ROCm {release} with it on this chip",
+            TO_7_2,
+        )
+        return
+    yield Finding(
+        "KERNEL.ROCM",
+        "ok" if fixed else "warn",
+        f"kernel {survey['kernel']} with ROCm {release}",
+        "sudo apt install linux-generic-hwe-24.04 (6.17.0-19.19 or newer), then reboot",
+    )
+
+
+def kernel_is_fixed(release: str) -> bool:
+    """Whether a kernel has the two commits that gfx1151 needs (7f26af7 and 7445db6).
+
+    HWE from 6.17.0-19, OEM from 6.14.0-1018, any from 6.18.4 (AMD, RDNA 3.5 page).
+    """
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)(?:-(\d+))?", release)
+    if not match:
+        return False
+    major, minor, patch, build = (int(part or 0) for part in match.groups())
+    if (major, minor, patch) >= (6, 18, 4):
+        return True
+    if (major, minor) == (6, 17) and "oem" not in release:
+        return build >= 19
+    if "oem" in release:
+        return (major, minor) > (6, 14) or ((major, minor) == (6, 14) and build >= 1018)
+    return False
+
+
+def driver(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """amdgpu-dkms and firmware."""
+    installed = survey["driver"].startswith("ii")
+    yield Finding(
+        "DRIVER.DKMS",
+        "warn" if installed else "ok",
+        f"amdgpu-dkms: {survey['driver'] or 'absent'}",
+        "this run purges it: it shadows the kernel's own driver; reboot afterwards",
+    )
+    # Known to break ROCm on this chip; Ubuntu's package carries the upstream date in its version.
+    bad = "20251125" in survey["firmware"]
+    yield Finding(
+        "FIRMWARE.BROKEN",
+        "refuse" if bad else "ok",
+        f"linux-firmware: {survey['firmware'] or 'unknown'}",
+        "sudo apt update && sudo apt install --only-upgrade linux-firmware, then reboot",
+    )
+
+
+def leftovers(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """HSA_OVERRIDE_GFX_VERSION outside of our own files."""
+    found = survey["overrides"]
+    yield Finding(
+        "ENV.OVERRIDE",
+        "warn" if found else "ok",
+        "; ".join(found) or "no HSA_OVERRIDE_GFX_VERSION of others",
+        "remove these lines: the toolkit sets the variable where its stack needs it, and nowhere"
+        " else is it anything but harmful",
+    )
+
+
+def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """Disk room for two releases and, where it is not there yet, ROCm."""
+    needed = 2 * cfg.comfyui.release_disk_gib
+    if cfg.rocm.version and not survey["rocm"].startswith("ii"):
+        needed += cfg.rocm.disk_gib
+    free = survey["free"] / GIB
+    yield Finding(
+        "DISK.ROOM",
+        "ok" if free >= needed else "refuse",
+        f"{free:.0f} GiB free for /opt, {needed} GiB needed for two releases and ROCm",
+        "free disk room, or mount a larger disk at /opt",
+    )
+
+
+def user(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """The account and its home."""
+    right = survey["home"] == cfg.box.home
+    yield Finding(
+        "USER.HOME",
+        "ok" if right else "refuse",
+        f"home of {cfg.box.user}: {survey['home'] or 'no such account'}",
+        f"set box_home to {survey['home']}" if survey["home"] else "set box_user or create it",
+    )
+
+
+def port(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """The service's port is free or its own."""
+    yield Finding(
+        "PORT.TAKEN",
+        "refuse" if survey["port"] else "ok",
+        f"port {cfg.comfyui.port}: {survey['port'] or 'free or our own'}",
+        "stop that program, or set comfyui_port",
+    )
+
+
+def boot(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
+    """Secure Boot, for the record: the kernel's own driver is signed."""
+    yield Finding("BOOT.SECURE", "ok", f"Secure Boot: {survey['secure_boot']}")
+
+
+CHECKS: tuple[Check, ...] = (
+    distribution,
+    system,
+    clock,
+    processor,
+    gpu,
+    memory_pools,
+    kernel,
+    driver,
+    leftovers,
+    room,
+    user,
+    port,
+    boot,
+)
+
+
+def examine(survey: dict[str, Any], cfg: Config) -> tuple[Finding, ...]:
+    """All findings; what box_accept names keeps its evidence and no longer refuses or warns."""
+    return tuple(
+        accepted(finding, cfg.box.accept) for check in CHECKS for finding in check(survey, cfg)
+    )
+
+
+def accepted(finding: Finding, accept: dict[str, str]) -> Finding:
+    """The finding as it counts on a box whose owner accepted it."""
+    if finding.verdict == "ok" or finding.code not in accept:
+        return finding
+    return replace(finding, verdict="accepted", mend=f"accepted: {accept[finding.code]}")

@@ -1,4 +1,11 @@
+"""The box can become what it shall be; changes nothing."""
+
+from pyinfra.api.deploy import deploy
+
 from strixbox.config import Config
+from strixbox.operations.preflight import examined_box
 
 
-def preflight(cfg: Config) -> None: ...
+@deploy("Preflight")
+def preflight(cfg: Config) -> None:
+    examined_box(name="Look at hardware, kernel, disk and settings", cfg=cfg)

@@ -11,7 +11,8 @@ from typing import Any
 
 def removed(output: str) -> list[str]:
     """Packages of the lines ``Remv`` and ``Purg`` of ``apt-get --simulate``."""
-    return sorted(set(re.findall(r"^(?:Remv|Purg) ([^ :]+)", output, re.MULTILINE)))
+    names = re.findall(r"^(?:Remv|Purg) (\S+)", output, re.MULTILINE)
+    return sorted({name.partition(":")[0] for name in names})
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,16 @@ from pyinfra.context import host
 
 from strixbox.config import Rocm
 from strixbox.digests import digest_of
-from strixbox.facts import Account, AptKey, AptSource, FileStates, Installed, Removal, RocmRemains
+from strixbox.facts import (
+    Account,
+    AptKey,
+    AptSource,
+    FileStates,
+    Installed,
+    Removal,
+    RocmRemains,
+    Unreachable,
+)
 from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing
@@ -49,6 +58,7 @@ def purge_rocm(wanted: Rocm) -> Steps:
         )
     if todo.packages:
         check_removal(todo.packages)
+        check_repository(wanted)
         say(f"purge {', '.join(todo.packages)}")
         if todo.held:
             yield Run("apt-mark", "unhold", *todo.held, mend=INTERRUPTED)
@@ -81,6 +91,22 @@ def check_removal(packages: tuple[str, ...]) -> None:
         raise BoxTrouble(
             f"Purging old ROCm would also remove {', '.join(more)}; nothing was removed. Remove"
             " those by hand if you can do without them, then run again."
+        )
+
+
+def check_repository(wanted: Rocm) -> None:
+    """See that the new ROCm can be had before the old one goes.
+
+    Raises:
+        BoxTrouble: where the box gets no answer from the repository.
+    """
+    if wanted.version is None:
+        return
+    reason = ask(Unreachable, url=f"{wanted.repository}/dists/{wanted.suite}/InRelease")
+    if reason:
+        raise BoxTrouble(
+            f"The box does not reach {wanted.repository} ({reason}); old ROCm was left in place."
+            " Mend the box's network or rocm_repository, then run again."
         )
 
 

@@ -1,0 +1,193 @@
+"""Reader: what preflight must know of a box; changes nothing, and copes with every missing file."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import platform
+import pwd
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+OVERRIDE = re.compile(r"^[^#\n]*\bHSA_OVERRIDE_GFX_VERSION\s*=.*$", re.MULTILINE)
+BLOCK = re.compile(r"# >>> strixbox >>>.*?# <<< strixbox <<<", re.DOTALL)
+UNITS = (
+    "/etc/systemd/system/*.service",
+    "/etc/systemd/system/*.d/*.conf",
+    "/etc/systemd/system.conf.d/*.conf",
+    "/etc/environment.d/*.conf",
+    "/etc/environment",
+    "/etc/profile",
+    "/etc/profile.d/*",
+    "/etc/security/pam_env.conf",
+    "/etc/bash.bashrc",
+)
+USER_FILES = (".profile", ".bashrc", ".bash_profile", ".zshrc", ".config/environment.d/*.conf")
+
+
+def text(path: str) -> str:
+    """Content of a file, empty where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def output(*words: str) -> str:
+    """Output of a program, empty where there is none."""
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout
+
+
+def distribution() -> str:
+    """ID and VERSION_ID of os-release, as ubuntu-24.04."""
+    fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text("/etc/os-release"), re.MULTILINE))
+    return f"{fields.get('ID', 'unknown')}-{fields.get('VERSION_ID', 'unknown')}"
+
+
+def gpus() -> list[dict[str, str]]:
+    """AMD display controllers on the PCI bus, with their memory pools in bytes."""
+    found = []
+    for device in sorted(glob.glob("/sys/bus/pci/devices/*")):
+        kind = text(f"{device}/class").strip()
+        if text(f"{device}/vendor").strip() == "0x1002" and kind.startswith("0x03"):
+            found.append(
+                {
+                    "device": text(f"{device}/device").strip(),
+                    "vram": text(f"{device}/mem_info_vram_total").strip(),
+                    "gtt": text(f"{device}/mem_info_gtt_total").strip(),
+                }
+            )
+    return found
+
+
+def gfx_targets() -> list[str]:
+    """gfx_target_version of every KFD node that is a GPU; 110501 is gfx1151."""
+    nodes = glob.glob("/sys/class/kfd/kfd/topology/nodes/*/properties")
+    found = (re.search(r"^gfx_target_version (\d+)", text(n), re.MULTILINE) for n in nodes)
+    return sorted(m.group(1) for m in found if m and m.group(1) != "0")
+
+
+def overrides(home: str) -> list[str]:
+    """``file: line`` wherever HSA_OVERRIDE_GFX_VERSION is set outside of our own files."""
+    found = []
+    patterns = [*UNITS, *(os.path.join(home, name) for name in USER_FILES)]
+    for path in (p for pattern in patterns for p in sorted(glob.glob(pattern))):
+        for line in OVERRIDE.findall(BLOCK.sub("", text(path))):
+            found.append(f"{path}: {line.strip()}")
+    return found
+
+
+def listener(port: int) -> str | None:
+    """Program that listens on the TCP port, None where nobody does."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in text(table).splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    if not inodes:
+        return None
+    for descriptor in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            if os.readlink(descriptor) in inodes:
+                pid = descriptor.split("/")[2]
+                return f"{text(f'/proc/{pid}/comm').strip()} (process {pid})"
+        except OSError:
+            continue
+    return "a program that cannot be seen"
+
+
+def service_holds(service: str, port: int) -> bool:
+    """Whether our own service runs with this port.
+
+    Its command line tells: other processes' sockets cannot be seen by every root.
+    """
+    pid = output("systemctl", "show", "--property", "MainPID", "--value", service).strip()
+    words = text(f"/proc/{pid}/cmdline").split("\0")
+    return ("--port", str(port)) in zip(words, words[1:], strict=False)
+
+
+def account(user: str) -> str | None:
+    """Home directory of the account."""
+    try:
+        return pwd.getpwnam(user).pw_dir
+    except KeyError:
+        return None
+
+
+def writable(path: str) -> bool:
+    """Whether the file system of ``path`` takes writes."""
+    try:
+        return not os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError:
+        return False
+
+
+def free_bytes(path: str) -> int:
+    """Room on the disk that ``path`` is or will be on."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
+
+
+def secure_boot() -> str:
+    """on, off or unknown, from the EFI variable's last byte."""
+    for path in glob.glob("/sys/firmware/efi/efivars/SecureBoot-*"):
+        try:
+            with open(path, "rb") as stream:
+                return "on" if stream.read()[-1:] == b"\x01" else "off"
+        except OSError:
+            break
+    return "unknown"
+
+
+def main(query: dict[str, Any]) -> dict[str, Any]:
+    """``{"user", "home", "port", "service"}``."""
+    meminfo = re.search(r"^MemTotal:\s+(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
+    cpu = re.search(r"^model name\s*:\s*(.+)$", text("/proc/cpuinfo"), re.MULTILINE)
+    holder = listener(query["port"])
+    driver = output("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Version}", "amdgpu-dkms")
+    firmware = output("dpkg-query", "-W", "-f", "${Version}", "linux-firmware")
+    rocm = output("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Version}", "rocm-core")
+    return {
+        "distribution": distribution(),
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "cpu": cpu.group(1).strip() if cpu else "",
+        "memory": int(meminfo.group(1)) * 1024 if meminfo else 0,
+        "gpus": gpus(),
+        "gfx_targets": gfx_targets(),
+        "kfd": os.path.exists("/dev/kfd"),
+        "render": bool(glob.glob("/dev/dri/renderD*")),
+        "free": free_bytes("/opt/strixbox"),
+        "free_home": free_bytes(query["home"]),
+        "rocm": rocm.strip(),
+        "driver": driver.strip(),
+        "firmware": firmware.strip(),
+        "overrides": overrides(query["home"]),
+        "secure_boot": secure_boot(),
+        "time": int(time.time()),
+        "synchronised": output("timedatectl", "show", "-p", "NTPSynchronized", "--value").strip(),
+        "home": account(query["user"]),
+        "interrupted": bool(os.listdir("/var/lib/dpkg/updates"))
+        if os.path.isdir("/var/lib/dpkg/updates")
+        else False,
+        "read_only": [path for path in ("/", "/etc", "/opt", "/var") if not writable(path)],
+        "init": text("/proc/1/comm").strip(),
+        "port": None if service_holds(query["service"], query["port"]) else holder,
+        "container": output("systemd-detect-virt", "--container").strip() or "none",
+    }
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

@@ -1,0 +1,32 @@
+"""The findings of preflight, told; a refusal ends this box's run before anything is changed."""
+
+from __future__ import annotations
+
+from strixbox.config import Config
+from strixbox.facts import Survey
+from strixbox.layout import SERVICE
+from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.preflight import examine
+
+
+@box_operation
+def examined_box(cfg: Config) -> Steps:
+    """Look at the box and tell what is not in order; nothing is ever changed.
+
+    + cfg: the box's settings, box_accept among them
+    """
+    survey = ask(
+        Survey, user=cfg.box.user, home=cfg.box.home, port=cfg.comfyui.port, service=SERVICE
+    )
+    findings = examine(survey, cfg)
+    for finding in findings:
+        if finding.verdict != "ok":
+            say(f"{finding.verdict}: {finding.code}: {finding.evidence}; {finding.mend}")
+    refused = [finding for finding in findings if finding.verdict == "refuse"]
+    if refused:
+        raise BoxTrouble(
+            "This box is not ready; nothing was changed. "
+            + " ".join(f"{f.code}: {f.evidence}; {f.mend}." for f in refused)
+        )
+    return
+    yield  # a generator, as pyinfra wants, that never changes anything
