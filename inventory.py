@@ -1,4 +1,4 @@
-"""Hosts and groups: boxes.yaml, or the lab's boxes where there is none. Checked before connecting."""
+"""Hosts and groups: boxes.yaml, or the lab's boxes; checked before any connection."""
 
 import click
 

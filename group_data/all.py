@@ -47,7 +47,8 @@ python_wheels = [
     {
         "project": "pytorch-triton-rocm",
         "version": "3.2.0+rocm6.4.2.git7e948ebf",
-        "url": f"{_WHEELS}/pytorch_triton_rocm-3.2.0%2Brocm6.4.2.git7e948ebf-cp312-cp312-linux_x86_64.whl",
+        "url": f"{_WHEELS}/pytorch_triton_rocm-3.2.0%2Brocm6.4.2.git7e948ebf"
+        "-cp312-cp312-linux_x86_64.whl",
         "sha256": None,
     },
 ]

@@ -77,7 +77,7 @@ class Prover:
         except subprocess.TimeoutExpired:
             raise SystemExit(
                 f"{self.release}: {' '.join(words)[:80]} did not end within"
-                f" {self.order['timeout']} s; raise comfyui_start_timeout, or see dmesg for GPU hangs"
+                f" {self.order['timeout']} s; raise comfyui_start_timeout, or see dmesg"
             ) from None
 
     def torch(self) -> dict[str, Any]:

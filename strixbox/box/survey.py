@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 OVERRIDE = re.compile(r"^[^#\n]*\bHSA_OVERRIDE_GFX_VERSION\s*=.*$", re.MULTILINE)
@@ -113,7 +114,7 @@ def service_holds(service: str, port: int) -> bool:
     """
     pid = output("systemctl", "show", "--property", "MainPID", "--value", service).strip()
     words = text(f"/proc/{pid}/cmdline").split("\0")
-    return ("--port", str(port)) in zip(words, words[1:], strict=False)
+    return ("--port", str(port)) in pairwise(words)
 
 
 def account(user: str) -> str | None:

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="list the boxes")
     ssh = commands.add_parser("ssh", help="log in to a box")
     ssh.add_argument("name")
-    ssh.add_argument("words", nargs="*")
+    ssh.add_argument("words", nargs=argparse.REMAINDER)
     return main
 
 
@@ -50,6 +50,9 @@ def up(boxes: int, state: str, keep: bool) -> None:
     """Start the lab and ``boxes`` boxes."""
     lab = Lab.start()
     running = {box.name for box in lab.boxes()}
+    for box in lab.boxes():
+        if not keep and box.name not in {f"box{n}" for n in range(1, boxes + 1)}:
+            box.remove()
     for number in range(1, boxes + 1):
         name = f"box{number}"
         if keep and name in running:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 from tests.lab.podman import LIMITS, LabError, podman
 
 NETWORK = "strixbox-lab"
+SUBNET_PREFIX = "10.89.77"
 PREFIX = "strixbox-"
 START = (
     *("--systemd=always", "--cap-add", "SYS_ADMIN", "--network", NETWORK),
@@ -65,6 +69,14 @@ class Box:
         found: dict[str, str] = json.loads(self.run(["python3", "-"], text=_state_program()).stdout)
         return found
 
+    def _ssh_answers(self) -> bool:
+        """Whether sshd greets; noble starts it by socket, so no unit's state tells."""
+        try:
+            with socket.create_connection((self.address, 22), timeout=2) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
     def power_off(self) -> None:
         """End it at once, as when the power fails."""
         podman("kill", self.container)
@@ -84,8 +96,7 @@ class Box:
         state = ""
         while time.monotonic() < end:
             state = self.run("systemctl is-system-running", check=False).stdout.strip()
-            ssh = self.run("systemctl is-active ssh", check=False).stdout.strip()
-            if state in ("running", "degraded") and ssh == "active":
+            if state in ("running", "degraded") and self._ssh_answers():
                 return
             time.sleep(0.2)
         raise LabError(f"{self.name} did not come up in {seconds:.0f} s (systemd: {state})")
@@ -97,11 +108,19 @@ def start_box(name: str, image: str, key: Path) -> Box:
     podman("rm", "--force", "--time", "0", "--volumes", container, check=False)
     podman(
         *("run", "--detach", *START, "--hostname", name, "--name", container),
+        *("--ip", fixed_address(name), "--network-alias", name),
         *("--label", "strixbox=box", image, "/sbin/init"),
     )
     box = Box(name, address_of(container), key)
     box.wait()
     return box
+
+
+def fixed_address(name: str) -> str:
+    """The box's own address: it stays the same when the power comes back."""
+    number = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 200
+    match = re.fullmatch(r"box(\d{1,2})", name)
+    return f"{SUBNET_PREFIX}.{10 + int(match.group(1)) if match else 50 + number}"
 
 
 def address_of(container: str) -> str:

@@ -20,6 +20,12 @@ URL = "http://mirror.lab"
 # A host of its own, as AMD has: the toolkit tells apt sources apart by host.
 AMD = "http://radeon.lab"
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "linux")
+# A git hook that runs the tests has its own repository in these: never touch that one.
+DETACHED = ("env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE")
+STAMPED = (
+    *("GIT_AUTHOR_DATE=2025-10-08T00:00:00Z", "GIT_COMMITTER_DATE=2025-10-08T00:00:00Z"),
+    *("GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null"),
+)
 GIT = (
     *("-c", "user.name=Lab", "-c", "user.email=lab@example.org"),
     *("-c", "init.defaultBranch=main", "-c", "commit.gpgSign=false"),
@@ -64,8 +70,10 @@ class Content:
             known = json.loads(note.read_text(encoding="utf-8"))
             if known["digest"] == digest:
                 return dict(known["data"])
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.root.mkdir(parents=True)
+        # The directory itself stays: a running mirror has it mounted.
+        self.root.mkdir(parents=True, exist_ok=True)
+        for entry in self.root.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._apt(ubuntu, amd, system_debs)
         data = {
             "mirror": URL,
@@ -77,12 +85,19 @@ class Content:
             "git": self._git(),
             "models": self._models(),
         }
-        note.write_text(json.dumps({"digest": digest, "data": data}), encoding="utf-8")
+        aside = note.with_suffix(".new")
+        aside.write_text(json.dumps({"digest": digest, "data": data}), encoding="utf-8")
+        aside.replace(note)
         return data
 
     def _digest(self, keys: str) -> str:
         digest = hashlib.sha256((keys + self.tag + os.environ.get(_SOURCE, "")).encode())
-        sources = [*Path(__file__).parent.rglob("*"), *self._locks()]
+        here = Path(__file__).parent
+        names = ("content.py", "debs.py", "rocm.py", "wheels.py")
+        trees = (here / "comfyui_standin", here / "tiled_standin")
+        sources = [*(here / name for name in names), *self._locks()]
+        sources += [self.project / "group_data" / "all.py"]
+        sources += [file for tree in trees for file in tree.rglob("*")]
         for file in sorted(sources):
             if file.is_file() and "__pycache__" not in file.parts:
                 digest.update(file.read_bytes())
@@ -131,7 +146,8 @@ class Content:
 
     def _index(self) -> None:
         download = self.root.parent / "download"
-        download.mkdir(exist_ok=True)
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir()
         shipped = runpy.run_path(str(self.project / "group_data" / "all.py"))
         tools = download / "tools.txt"
         uv = f"uv=={shipped['python_uv_version']} --hash=sha256:{shipped['python_uv_sha256']}\n"
@@ -163,12 +179,7 @@ class Content:
         work = self.root.parent / "work" / name
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(tree, work, ignore=shutil.ignore_patterns("__pycache__"))
-        git = (
-            "env",
-            "GIT_AUTHOR_DATE=2025-10-08T00:00:00Z",
-            "GIT_COMMITTER_DATE=2025-10-08T00:00:00Z",
-        )
-        git = (*git, "git", "-C", str(work), *GIT)
+        git = (*DETACHED, *STAMPED, "git", "-C", str(work), *GIT)
         run(*git, "init", "--quiet")
         run(*git, "add", "--all")
         run(*git, "commit", "--quiet", "--message", "v0.3.64")
@@ -177,7 +188,7 @@ class Content:
         run(*git, "add", "--all")
         run(*git, "commit", "--quiet", "--message", "v0.3.65")
         newer = run(*git, "rev-parse", "HEAD").stdout.strip()
-        run("git", "clone", "--quiet", "--bare", str(work), str(bare))
+        run(*DETACHED, "git", "clone", "--quiet", "--bare", str(work), str(bare))
         run("git", "-C", str(bare), "config", "uploadpack.allowAnySHA1InWant", "true")
         return {"url": f"{URL}/git/{name}.git", "commit": commit, "newer": newer}
 

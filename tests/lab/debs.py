@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.lab.podman import run
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Deb:
     @property
     def file_name(self) -> str:
         """Name of the .deb; the epoch, if any, is not part of it."""
-        return f"{self.package}_{self.version.partition(':')[2] or self.version}_{self.architecture}.deb"
+        version = self.version.partition(":")[2] or self.version
+        return f"{self.package}_{version}_{self.architecture}.deb"
 
     def control(self) -> str:
         """Text of the control file."""
@@ -151,7 +153,7 @@ class Repository:
             ["--clearsign", "--output", str(dist / "InRelease"), release],
             ["--armor", "--detach-sign", "--output", str(dist / "Release.gpg"), release],
         ):
-            subprocess.run([*gpg, *words], check=True, capture_output=True)
+            run(*gpg, *words)
 
 
 def _entry(control: str, name: str, content: bytes) -> str:

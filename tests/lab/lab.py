@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.lab.box import NETWORK, PREFIX, Box, address_of, start_box
+from tests.lab.box import NETWORK, PREFIX, SUBNET_PREFIX, Box, address_of, start_box
 from tests.lab.content import Content, armoured, gpg_key
 from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
 
@@ -28,7 +28,7 @@ PACKAGES = (
 )
 # Real packages that the toolkit installs on a box; the mirror serves them.
 SYSTEM = ("git", "python3-venv")
-SUBNET = "10.89.77.0/24"
+SUBNET = f"{SUBNET_PREFIX}.0/24"
 
 
 def say(text: str) -> None:
@@ -44,6 +44,8 @@ class Lab:
         self.folder = project / ".lab"
         self.key = self.folder / "id_ed25519"
         self.data: dict[str, Any] = {}
+        if (self.folder / "lab.json").exists():
+            self.data = json.loads((self.folder / "lab.json").read_text(encoding="utf-8"))
 
     @classmethod
     def start(cls, project: Path = PROJECT) -> Lab:
@@ -108,7 +110,10 @@ class Lab:
         try:
             yield
         finally:
-            self._mirror_call("DELETE", "/_faults")
+            self.met = json.loads(self._mirror_call("DELETE", "/_faults"))
+        for fault in self.met:
+            if not fault.get("met"):
+                raise LabError(f"nothing met the fault {fault}; the test proves nothing")
 
     def down(self, *, purge: bool = False) -> None:
         """Take away all containers and the network; with ``purge`` the images as well."""
@@ -141,7 +146,7 @@ class Lab:
                 say("building the box image (mmdebstrap, about a minute)")
                 self._from_debian(image)
         debs = self.folder / "debs"
-        if not list(debs.glob("*.deb")):
+        if not (debs / "complete").exists() or not image_exists(f"{MIRROR}-image"):
             self._download_debs(image, debs)
         return image
 
@@ -167,7 +172,18 @@ class Lab:
     def _from_ubuntu(self, image: str) -> None:
         work = f"{MIRROR}-build"
         podman("rm", "--force", work, check=False)
-        podman("run", *LIMITS, "--detach", "--name", work, "ubuntu:24.04", "sleep", "600")
+        podman(
+            "run",
+            *LIMITS,
+            "--label",
+            "strixbox=work",
+            "--detach",
+            "--name",
+            work,
+            "ubuntu:24.04",
+            "sleep",
+            "600",
+        )
         install = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy "
         podman("exec", work, "sh", "-c", install + " ".join(PACKAGES))
         podman("cp", str(HERE / "base.sh"), f"{work}:/root/base.sh")
@@ -180,7 +196,18 @@ class Lab:
         say(f"downloading {', '.join(SYSTEM)} for the mirror")
         work = f"{MIRROR}-build"
         podman("rm", "--force", "--time", "0", work, check=False)
-        podman("run", *LIMITS, "--detach", "--name", work, image, "sleep", "600")
+        podman(
+            "run",
+            *LIMITS,
+            "--label",
+            "strixbox=work",
+            "--detach",
+            "--name",
+            work,
+            image,
+            "sleep",
+            "600",
+        )
         fetch = "apt-get update -q && apt-get install -qy --no-install-recommends --download-only "
         podman("exec", work, "sh", "-c", fetch + " ".join(SYSTEM))
         folder.mkdir(exist_ok=True)
@@ -190,20 +217,20 @@ class Lab:
         podman("exec", work, "sh", "-c", "dpkg -i /var/cache/apt/archives/*.deb")
         podman("commit", "--quiet", work, f"{MIRROR}-image")
         podman("rm", "--force", "--time", "0", work)
+        (folder / "complete").touch()
 
     def _mirror(self) -> None:
+        """Start the mirror, unless the one that runs is this very one."""
+        program = (HERE / "mirror" / "server.py").read_bytes()
+        made = hashlib.sha256(program + str(self.folder).encode()).hexdigest()[:12]
+        form = '{{.State.Running}} {{index .Config.Labels "made"}}'
+        shown = podman("inspect", "--format", form, MIRROR, check=False).stdout.strip()
+        if shown == f"true {made}":
+            return
         podman("rm", "--force", "--time", "0", MIRROR, check=False)
         podman(
-            *(
-                "run",
-                "--detach",
-                "--name",
-                MIRROR,
-                "--network",
-                NETWORK,
-                "--label",
-                "strixbox=mirror",
-            ),
+            *("run", "--detach", "--name", MIRROR, "--network", NETWORK, "--label", f"made={made}"),
+            *("--label", "strixbox=mirror", "--ip", f"{SUBNET_PREFIX}.2"),
             *("--network-alias", "mirror.lab", "--network-alias", "radeon.lab", *LIMITS),
             *("--volume", f"{self.folder / 'mirror'}:/srv/mirror:ro"),
             *("--volume", f"{HERE / 'mirror' / 'server.py'}:/srv/server.py:ro"),
@@ -222,11 +249,10 @@ class Lab:
 
     def _mirror_call(self, method: str, path: str, body: bytes | None = None) -> str:
         url = f"http://{address_of(MIRROR)}{path}"
-        request = urllib.request.Request(url, data=body, method=method)  # noqa: S310 - our mirror
+        request = urllib.request.Request(url, data=body, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=10) as answer:
-            text: str = answer.read().decode()
-        return text
+            return str(answer.read().decode())
 
     def _about(self, system: str) -> dict[str, Any]:
         release = podman("run", *LIMITS, "--rm", system, "cat", "/etc/os-release").stdout
@@ -275,7 +301,18 @@ class Lab:
             return image
         work = f"{MIRROR}-build"
         podman("rm", "--force", "--time", "0", work, check=False)
-        podman("run", *LIMITS, "--detach", "--name", work, system, "sleep", "600")
+        podman(
+            "run",
+            *LIMITS,
+            "--label",
+            "strixbox=work",
+            "--detach",
+            "--name",
+            work,
+            system,
+            "sleep",
+            "600",
+        )
         for path, text in (
             ("/home/strix/.ssh/authorized_keys", public),
             ("/usr/share/keyrings/lab-ubuntu.asc", ubuntu),

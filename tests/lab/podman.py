@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,9 @@ HOST_PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "gpg": "gnupg",
     "git": "git",
+    "ssh-keygen": "openssh-client",
+    "newuidmap": "uidmap",
+    "ip": "iproute2",
     "dpkg-deb": "dpkg",
     "iptables": "iptables",  # netavark 1.4 sets up the network with it
 }
@@ -32,15 +36,18 @@ def run(
     *words: str, check: bool = True, text: str | None = None, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of this machine; failing, the error tells its last words."""
-    answer = subprocess.run(
-        words,
-        input=text,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        answer = subprocess.run(
+            words,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LabError(f"{' '.join(words)[:160]} did not end within {timeout:.0f} s") from None
     if check and answer.returncode != 0:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         raise LabError(f"{' '.join(words)[:160]} failed: {said[-1] if said else 'no word'}")
@@ -56,6 +63,10 @@ def podman(
 
 def install_host_packages() -> None:
     """Install what the lab needs on this machine and does not find."""
+    if os.geteuid() != 0:
+        raise LabError(
+            "the lab needs root: rootless containers have no address to ssh to; use sudo"
+        )
     missing = {package for program, package in HOST_PACKAGES.items() if not shutil.which(program)}
     missing |= {package for file, package in HOST_FILES.items() if not Path(file).exists()}
     if not missing:
@@ -63,11 +74,10 @@ def install_host_packages() -> None:
     if shutil.which("apt-get") is None:
         raise LabError(f"install these first: {', '.join(sorted(missing))}")
     print(f"lab: installing {', '.join(sorted(missing))}", flush=True)
-    sudo = [] if run("id", "-u").stdout.strip() == "0" else ["sudo", "-n"]
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    run(*sudo, *environment, "apt-get", "update", "--quiet")
+    run(*environment, "apt-get", "update", "--quiet")
     install = ("apt-get", "install", "--yes", "--quiet", "--no-install-recommends")
-    run(*sudo, *environment, *install, "uidmap", "iproute2", *sorted(missing))
+    run(*environment, *install, *sorted(missing))
 
 
 def image_exists(image: str) -> bool:

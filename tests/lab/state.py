@@ -11,24 +11,24 @@ import subprocess
 
 # What changes by itself, each with the reason. Everything else on the disk is compared.
 IGNORED = (
-    (r"/(proc|sys|dev|run|tmp)(/|$)", "not on the disk"),
-    (r"/var/log/", "logs"),
-    (r"/var/tmp/", "temporary by definition"),
-    (r"/var/cache/", "caches: apt's indexes, uv, ldconfig; they decide nothing"),
-    (r"/var/lib/apt/(lists|periodic|extended_states$)", "apt's indexes, compared by dpkg below"),
-    (r"/var/lib/systemd/(timers|random-seed|coredump|linger|timesync|catalog)", "systemd's own"),
-    (r"/var/lib/dpkg/(lock|triggers|.*-old$)", "locks and the copy dpkg makes on every call"),
-    (r"/var/lib/private|/var/lib/sudo", "sudo's lecture marks"),
-    (r"/etc/(machine-id|mtab|resolv\.conf|hosts|hostname|ld\.so\.cache)$", "the container's own"),
-    (r"/root/\.", "the shell's and pip's own files of root"),
-    (r"/home/[^/]+/\.(cache|ssh|sudo_as_admin_successful|bash_history|config)", "caches"),
+    (r"^/(proc|sys|dev|run|tmp)(/|$)", "not on the disk"),
+    (r"^/var/log/", "logs"),
+    (r"^/var/tmp/", "temporary by definition"),
+    (r"^/var/cache/", "caches: apt's indexes, uv, ldconfig; they decide nothing"),
+    (r"^/var/lib/apt/(lists|periodic|extended_states$)", "apt's indexes, compared by dpkg below"),
+    (r"^/var/lib/systemd/(timers|random-seed|coredump|linger|timesync|catalog)", "systemd's own"),
+    (r"^/var/lib/dpkg/(lock|triggers|.*-old$)", "locks and the copy dpkg makes on every call"),
+    (r"^/var/lib/(private|sudo)(/|$)", "sudo's lecture marks"),
+    (r"^/etc/(machine-id|mtab|resolv\.conf|hosts|hostname|ld\.so\.cache)$", "the container's own"),
+    (r"^/root/\.(cache|local|bash_history)(/|$)", "caches of root's programs"),
+    (r"^/home/[^/]+/\.(cache|sudo_as_admin_successful|bash_history)(/|$)", "caches"),
     (r"/__pycache__(/|$)", "byte code"),
     (r"/ComfyUI/user/(comfyui\.db|.*\.log)", "ComfyUI's database and logs while it runs"),
     (r"/ComfyUI/temp(/|$)", "ComfyUI's temporary files"),
     (r"/\.git/(index|FETCH_HEAD|logs/)", "git refreshes its index when it is asked for status"),
     (r"^/(boot|media|mnt|srv)$", "mount points of the container"),
 )
-SKIP = re.compile("|".join(f"(?:^{p}|{p})" if p.startswith("/__") else p for p, _ in IGNORED))
+SKIP = re.compile("|".join(pattern for pattern, _ in IGNORED))
 
 
 def entry(path: str) -> str:
@@ -77,13 +77,15 @@ def main() -> dict[str, str]:
     for line in lines("systemctl", "list-unit-files", "--no-legend", "--plain"):
         unit, enabled = line.split()[:2]
         state[f"unit:{unit}"] = enabled
-    for unit in ("comfyui.service", "ssh.service"):
+    for unit in ("comfyui.service", "strixbox-preload.service"):
         state[f"active:{unit}"] = " ".join(lines("systemctl", "is-active", unit))
         state[f"pid:{unit}"] = " ".join(lines("systemctl", "show", "-p", "MainPID", unit))
     for line in lines("findmnt", "--list", "--noheadings", "--output", "TARGET,FSTYPE,OPTIONS"):
         target, fstype, options = line.split(None, 2)
         if not target.startswith(("/proc", "/sys", "/dev", "/run")):
-            state[f"mount:{target}"] = f"{fstype} {options}"
+            # The container's own layers differ from box to box.
+            kept = [o for o in options.split(",") if not o.startswith(("lower", "upper", "work"))]
+            state[f"mount:{target}"] = f"{fstype} {','.join(kept)}"
     return state
 
 

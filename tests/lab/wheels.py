@@ -113,7 +113,7 @@ def stacks() -> dict[str, list[StandIn]]:
 
 
 def traps() -> list[StandIn]:
-    """What the public index would put in torch's place, and a node's dependency that asks for it."""
+    """What the public index would put in torch's place, and a package that asks for it."""
     return [
         torch("2.15.0", None, "13.0", ("nvidia-cublas",)),
         _module("nvidia-cublas", "13.0.0.19", ()),
