@@ -6,3 +6,4 @@ _data = _lab.load()
 
 if _data is not None:
     python_wheels = _data.wheels("7.2.1")
+    python_requirements = "lab-standin"

@@ -16,7 +16,7 @@ ROOTS = (OPT, BIN, LIB, LOCKS, RELEASES, ETC, STATE, WHEELS)
 def base(box: Box) -> None:
     apt_packages(name=f"Install {', '.join(PACKAGES)}", packages=PACKAGES)
     group_membership(
-        name=f"Put {box.user} into the groups render and video",
+        name="Put the user into the groups render and video",
         user=box.user,
         groups=("render", "video"),
     )

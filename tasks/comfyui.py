@@ -16,7 +16,7 @@ FOLDERS = ("custom_nodes", "input", "models", "output", "user")
 def comfyui(cfg: Config, release: Release) -> None:
     user, base = cfg.box.user, cfg.comfyui.base_directory
     git_checkouts(
-        name=f"Check out ComfyUI {cfg.comfyui.commit[:12]} and its nodes",
+        name="Check out ComfyUI and its nodes",
         checkouts=release.checkouts(),
     )
     place_files(
@@ -30,8 +30,8 @@ def comfyui(cfg: Config, release: Release) -> None:
         ),
     )
     user_directories(
-        name=f"Create what is missing in {base}",
+        name="Create what is missing in the user's directory",
         user=user,
         paths=(base, *(f"{base}/{folder}" for folder in FOLDERS)),
     )
-    proved_release(name=f"Prove release {release.id}", cfg=cfg, release=release)
+    proved_release(name="Prove the release", cfg=cfg, release=release)

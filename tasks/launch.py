@@ -50,7 +50,7 @@ def launch(cfg: Config) -> None:
         ),
     )
     bashrc_block(
-        name=f"Have the variables in {cfg.box.home}/.bashrc",
+        name="Have the variables in ~/.bashrc",
         box=cfg.box,
         lines=(f"[ -r {ETC}/shell.sh ] && . {ETC}/shell.sh",),
     )

@@ -15,19 +15,19 @@ FOLDERS: tuple[str, ...] = get_args(ModelFolder)
 def models(cfg: Models, comfyui: Comfyui, box: Box) -> None:
     active = f"{comfyui.base_directory}/models"
     user_directories(
-        name=f"Create what is missing in {active}",
+        name="Create the folders of the active tier",
         user=box.user,
         paths=tuple(f"{active}/{folder}" for folder in FOLDERS),
     )
     if cfg.archive is not None:
         archive_tier(
-            name=f"Have the archive tier at {cfg.archive}",
+            name="Have the archive tier",
             path=cfg.archive,
             user=box.user,
             folders=FOLDERS,
         )
     model_files(
-        name=f"Have {len(cfg.manifest)} models where they belong",
+        name="Have every model where it belongs",
         models=cfg,
         active=active,
         user=box.user,

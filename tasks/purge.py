@@ -8,4 +8,4 @@ from strixbox.operations.apt import purge_rocm
 
 @deploy("Purge")
 def purge(cfg: Rocm) -> None:
-    purge_rocm(name=f"Purge every ROCm but {cfg.version or 'none'}", wanted=cfg)
+    purge_rocm(name="Purge every ROCm but the wanted one", wanted=cfg)

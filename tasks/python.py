@@ -17,14 +17,14 @@ from strixbox.tree import BoxFile, shipped
 
 @deploy("Python")
 def python(cfg: Config, release: Release) -> None:
-    uv_tool(name=f"Install uv {cfg.python.uv_version}", python=cfg.python)
+    uv_tool(name="Install uv", python=cfg.python)
     place_files(
-        name=f"Write the lock and the constraints of release {release.id}",
+        name="Write the lock and the constraints",
         files=(
             shipped(f"{LOCKS}/{cfg.python.requirements}.txt"),
             BoxFile(f"{release.path}/constraints.txt", constraints(cfg.python).encode()),
         ),
     )
-    wheel_files(name=f"Download the wheels of {cfg.stack}", release=release)
-    python_environment(name=f"Install torch and requirements in {release.venv}", release=release)
+    wheel_files(name="Download the stack's wheels", release=release)
+    python_environment(name="Install torch and ComfyUI's requirements", release=release)
     user_node_requirements(name="Install what the user's own nodes ask for", release=release)

@@ -10,9 +10,9 @@ from strixbox.operations.apt import apt_packages, rocm_repository
 def rocm(cfg: Rocm) -> None:
     if cfg.version is None:
         return
-    rocm_repository(name=f"Add AMD's repository of ROCm {cfg.version}", rocm=cfg)
+    rocm_repository(name="Add AMD's repository", rocm=cfg)
     apt_packages(
-        name=f"Install and hold {', '.join(cfg.packages)} {cfg.version}",
+        name="Install and hold ROCm's packages",
         packages=cfg.packages,
         release=cfg.version,
     )

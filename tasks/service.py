@@ -3,7 +3,6 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
-from strixbox.layout import SERVICE
 from strixbox.operations.release import old_releases_removed, running_service
 from strixbox.operations.systemd import enabled_unit
 from strixbox.release import Release
@@ -13,7 +12,7 @@ from strixbox.tree import shipped
 @deploy("Service")
 def service(cfg: Config, release: Release) -> None:
     running_service(
-        name=f"Run release {release.id} as {SERVICE} with profile {cfg.comfyui.profile}",
+        name="Run the release as comfyui.service",
         cfg=cfg,
         release=release,
     )
@@ -21,6 +20,4 @@ def service(cfg: Config, release: Release) -> None:
         name="Preload models after boot",
         unit=shipped("/etc/systemd/system/strixbox-preload.service"),
     )
-    old_releases_removed(
-        name=f"Keep {cfg.comfyui.keep_releases} releases", cfg=cfg, release=release
-    )
+    old_releases_removed(name="Remove old releases", cfg=cfg, release=release)

@@ -14,4 +14,4 @@ def tmpfs(cfg: Tmpfs, box: Box) -> None:
         name="Keep the RAM disk out of the cleaning of /tmp",
         files=(rendered("/etc/tmpfiles.d/strixbox.conf", path=cfg.path),),
     )
-    tmpfs_mount(name=f"Mount {cfg.size_gib} GiB at {cfg.path}", tmpfs=cfg, user=box.user)
+    tmpfs_mount(name="Mount the RAM disk", tmpfs=cfg, user=box.user)
