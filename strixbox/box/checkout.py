@@ -54,7 +54,9 @@ def main(order: dict[str, Any]) -> None:
         lock = os.path.join(path, ".git", "index.lock")
         if os.path.exists(lock):
             os.unlink(lock)  # left by a run that was killed; nothing else works in a release
-        if head == commit and git(path, "reset", "--quiet", "--hard", commit).returncode == 0:
+        # Not reset --hard: that leaves an ORIG_HEAD which a checkout made anew has not.
+        back = ("checkout", "--quiet", "--force", "--detach", commit)
+        if head == commit and git(path, *back).returncode == 0:
             return
     aside = f"{path}.part"
     shutil.rmtree(aside, ignore_errors=True)

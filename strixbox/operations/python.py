@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from packaging.utils import canonicalize_name
 from pyinfra.context import host
 
 from strixbox.config import Python
@@ -114,22 +115,26 @@ def python_environment(release: Release) -> Steps:
     say(f"{venv}: Python {python.version}, {len(missing)} packages to install")
     if missing and len(missing) <= 5:
         say(", ".join(f"{n} {now['packages'].get(n, 'absent')} -> {v}" for n, v in missing.items()))
+    anew = now["python"] != python.version or marker["kind"] != "absent"
+    # One lost package is no reason to unpack gigabytes of torch again.
+    wheels = [w for w in python.wheels if anew or canonicalize_name(w.project) in missing]
     yield Run("mkdir", "-p", release.path, mend="")
     yield Run("touch", unfinished, mend="")
-    if now["python"] != python.version or marker["kind"] != "absent":
+    if anew:
         yield _uv(
             *(python, "venv", "--quiet", "--clear", "--no-project"),
             *("--python", f"python{python.version}", venv),
             mend=f"Python {python.version} is not on the box; install it, or set python_version"
             " and wheels for the one it has.",
         )
-    yield _uv(
-        *(python, "pip", "install", "--quiet", "--python", venv),
-        *("--no-deps", "--no-index", "--reinstall", "--compile-bytecode"),
-        *(f"{WHEELS}/{file_name(wheel)}" for wheel in python.wheels),
-        mend="The stack's wheels could not be installed; the lines above say why. Free disk room"
-        f" or remove the damaged file in {WHEELS}, then run again.",
-    )
+    if wheels:
+        yield _uv(
+            *(python, "pip", "install", "--quiet", "--python", venv),
+            *("--no-deps", "--no-index", "--reinstall", "--compile-bytecode"),
+            *(f"{WHEELS}/{file_name(wheel)}" for wheel in wheels),
+            mend="The stack's wheels could not be installed; the lines above say why. Free disk"
+            f" room or remove the damaged file in {WHEELS}, then run again.",
+        )
     yield _uv(
         *(python, "pip", "install", "--quiet", "--python", venv),
         *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode"),
