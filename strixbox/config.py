@@ -24,6 +24,8 @@ from pydantic import (
 
 from strixbox.codes import CODES
 from strixbox.digests import digest_of
+from strixbox.layout import OPT, STATE
+from strixbox.locks import known_locks, lock_text, pins
 
 TORCH_FAMILY = frozenset(
     {"torch", "torchvision", "torchaudio", "pytorch-triton-rocm", "triton", "triton-rocm"}
@@ -46,7 +48,7 @@ def _plain_url(text: str) -> str:
 
 
 AbsolutePath = Annotated[
-    str, StringConstraints(pattern=r"^/[^\x00-\x1f]*$"), AfterValidator(_absolute)
+    str, StringConstraints(pattern=r"^/[^\x00-\x1f\"\\]*$"), AfterValidator(_absolute)
 ]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -74,6 +76,18 @@ ModelFolder = Literal[
     "vae",
     "vae_approx",
 ]
+# No directory of the user's and no RAM disk may be put there: the system's own, and ours.
+_OWNED = tuple(
+    PurePosixPath(path)
+    for path in (
+        *(OPT, STATE, "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr"),
+        *("/var/lib/apt", "/var/lib/dpkg"),
+    )
+)
+_SHARED = frozenset(
+    PurePosixPath(path)
+    for path in ("/home", "/mnt", "/media", "/opt", "/root", "/run", "/srv", "/tmp", "/var")  # noqa: S108
+)
 # The toolkit sets these from the settings named beside them.
 RESERVED_FLAGS = {
     "--base-directory": "comfyui_base_directory",
@@ -198,12 +212,33 @@ class Python(Section):
             raise ValueError("python_wheels has no torch")
         for project in sorted({p for p in projects if projects.count(p) > 1}):
             raise ValueError(f"python_wheels names {project} twice")
+        torch = next(wheel for wheel in self.wheels if wheel.project == "torch")
+        if f"+rocm{self.hip}." not in torch.version + ".":
+            raise ValueError(
+                f"python_wheels: torch {torch.version} is not built for ROCm {self.hip}; take AMD's"
+                " wheel, whose version ends in +rocm..., or mend python_hip"
+            )
         tag = "cp" + self.version.replace(".", "")
         for wheel in self.wheels:
             if f"-{tag}-" not in wheel.url and "-py3-" not in wheel.url:
                 raise ValueError(
                     f"python_wheels: {wheel.project} is not built for Python {self.version} ({tag})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _lock_fits(self) -> Self:
+        if self.requirements not in known_locks():
+            raise ValueError(
+                f"python_requirements names the lock {self.requirements}, which is not in"
+                f" files/opt/strixbox/locks; take one of {', '.join(known_locks())}"
+            )
+        locked = pins(lock_text(self.requirements), self.version).get("numpy")
+        if locked is not None and locked != self.numpy:
+            raise ValueError(
+                f"python_numpy is {self.numpy} but the lock {self.requirements} has numpy {locked};"
+                f" set python_numpy to {locked}, or make a lock for {self.numpy} with bin/lock"
+            )
         return self
 
 
@@ -361,13 +396,35 @@ class Config(Section):
                 f"tmpfs_size_gib {self.tmpfs.size_gib} is more than half of box_ram_gib"
                 f" {self.box.ram_gib}; the GPU shares that memory"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _directories_are_apart(self) -> Self:
         base = PurePosixPath(self.comfyui.base_directory)
-        for setting, path in (
-            ("tmpfs_path", self.tmpfs.path),
-            ("models_archive", self.models.archive),
-        ):
-            if path and (PurePosixPath(path) == base or PurePosixPath(path) in base.parents):
-                raise ValueError(f"{setting} {path} would cover comfyui_base_directory {base}")
+        ram = PurePosixPath(self.tmpfs.path)
+        paths = {"comfyui_base_directory": base, "tmpfs_path": ram}
+        if self.models.archive is not None:
+            paths["models_archive"] = PurePosixPath(self.models.archive)
+        for name, path in paths.items():
+            for root in _OWNED:
+                if _within(path, root):
+                    raise ValueError(
+                        f"{name} {path} is inside {root}, which belongs to the system or to the"
+                        " toolkit; choose a directory of its own"
+                    )
+            if path in _SHARED:
+                raise ValueError(f"{name} {path} is shared with others; name a directory below it")
+            if name != "tmpfs_path" and (_within(path, ram) or _within(ram, path)):
+                raise ValueError(
+                    f"tmpfs_path {ram} and {name} {path} must not hold each other: what is on the"
+                    " RAM disk is gone after a reboot"
+                )
+        archive = paths.get("models_archive")
+        if archive and (_within(base, archive) or _within(archive, base / "models")):
+            raise ValueError(
+                f"models_archive {archive} and the active tier {base}/models must not hold each"
+                " other; name a directory on the other disk"
+            )
         return self
 
     @classmethod
@@ -402,6 +459,10 @@ class Config(Section):
     def digest(self) -> str:
         """Short digest of all settings, recorded with every run."""
         return digest_of(self.model_dump(mode="json"))
+
+
+def _within(path: PurePosixPath, directory: PurePosixPath) -> bool:
+    return path == directory or directory in path.parents
 
 
 class ConfigError(ValueError):
@@ -464,7 +525,6 @@ def _tuples(value: Any) -> Any:
 
 _MENDS = {
     "missing": "it is required; set it in group_data/all.py or for this box in boxes.yaml",
-    "extra_forbidden": "there is no such setting; remove it or mend the spelling",
     "string_type": "write it as text, in quotes",
     "int_type": "write it as a whole number without quotes",
     "bool_type": "write true or false",
@@ -473,7 +533,7 @@ _PATTERN_MENDS = {
     r"^[0-9a-f]{40}$": "write the full commit: 40 characters of 0-9 a-f",
     r"^[0-9a-f]{64}$": "write the sha256: 64 characters of 0-9 a-f, or None where none is known",
     r"^[0-9A-F]{40}$": "write the key's fingerprint: 40 characters of 0-9 A-F without blanks",
-    r"^/[^\x00-\x1f]*$": "write an absolute path",
+    r"^/[^\x00-\x1f\"\\]*$": "write an absolute path, without quotes or backslashes",
     r"^https?://[^\s/]+(/\S*)?$": "write a URL that starts with http:// or https://",
 }
 
@@ -487,6 +547,8 @@ def _sentence(error: Any) -> str:
     if kind == "value_error":
         text = str(error["ctx"]["error"])
         return text if not where or len(where) == 1 else f"{key}{inner}: {text}"
+    if kind == "extra_forbidden":
+        return f"{key}{inner}: there is no such setting{'' if inner else _nearest(key)}"
     mend = _MENDS.get(kind)
     if kind == "string_pattern_mismatch":
         mend = _PATTERN_MENDS.get(

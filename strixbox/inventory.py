@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pyinfra.api.arguments import all_argument_meta
 from pyinfra.api.inventory import Inventory
+from pyinfra.connectors.ssh import ConnectorData
 
 from strixbox import lab
 from strixbox.config import Config, ConfigError, Section, UserName, Word
@@ -18,6 +20,9 @@ from strixbox.config import Config, ConfigError, Section, UserName, Word
 ROOT = Path(__file__).parent.parent
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:%-]*$")]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+_CONNECTION = frozenset(ConnectorData.__annotations__)
+_PASSWORDS = frozenset({"ssh_password", "ssh_key_password", "_sudo_password", "_su_password"})
 
 # Groups that mean something without a file in group_data.
 PLAIN_GROUPS = frozenset({"canary"})
@@ -33,6 +38,23 @@ class BoxEntry(Section):
     key: str | None = None
     groups: tuple[GroupName, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _connection_is_sound(self) -> Self:
+        for key in self.settings:
+            if key in _PASSWORDS:
+                raise ValueError(
+                    f"settings.{key}: keep passwords out of files; log in with a key (ssh-copy-id),"
+                    " sudo's password is asked for when it is needed"
+                )
+            known = _CONNECTION if key.startswith("ssh_") else all_argument_meta
+            if key.startswith(("ssh_", "_")) and key not in known:
+                raise ValueError(f"settings.{key}: pyinfra has no such setting; mend the spelling")
+        if self.key is not None and not Path(self.key).expanduser().is_file():
+            raise ValueError(
+                f"key {self.key} is not there; make one with ssh-keygen, or leave it out"
+            )
+        return self
 
     @property
     def known_hosts(self) -> Path:
@@ -120,10 +142,26 @@ def have_known_hosts(path: Path) -> None:
     path.touch(mode=0o600, exist_ok=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice: of two values one would be dropped in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, if every key is there once."""
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
 def _parse(path: Path) -> tuple[BoxEntry, ...]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - safe
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         where = " ".join(str(error).split())
         raise InventoryError([f"{path.name} is not YAML: {where}"]) from None
     if not isinstance(content, dict) or set(content) != {"boxes"}:
@@ -149,6 +187,13 @@ def _entries(raw: list[Any], where: str) -> tuple[BoxEntry, ...]:
     names = [entry.name for entry in entries]
     for name in sorted({n for n in names if names.count(n) > 1}):
         mistakes.append(f"{where}: two boxes are called {name}; names must differ")
+    places = [(entry.address, entry.port) for entry in entries]
+    for place in sorted({p for p in places if places.count(p) > 1}):
+        same = [e.name for e in entries if (e.address, e.port) == place]
+        mistakes.append(
+            f"{where}: {' and '.join(same)} are the same machine, {place[0]} port {place[1]};"
+            " keep one"
+        )
     known = {file.stem for file in (ROOT / "group_data").glob("*.py")} - {"all"} | PLAIN_GROUPS
     for entry in entries:
         for group in entry.groups:
@@ -170,7 +215,19 @@ def _entry_mistake(error: Any) -> str:
         return f"{key} is missing"
     if error["type"] == "string_pattern_mismatch":
         return f"{key} {error['input']!r} is not valid; it must match {error['ctx']['pattern']}"
-    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    mend = _MENDS.get(error["type"], error["msg"][0].lower() + error["msg"][1:])
+    return f"{key}: {error['input']!r} is not valid; {mend}"
+
+
+_MENDS = {
+    "string_type": "write it as text, in quotes",
+    "int_type": "write it as a whole number without quotes",
+    "tuple_type": "write it as a list, [one, two]",
+    "dict_type": "write it as 'setting: value' lines",
+    "model_type": "a box is 'name:', 'address:' and 'user:' lines",
+}
 
 
 def check_settings(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -10,6 +13,7 @@ from packaging.utils import canonicalize_name
 FOLDER = Path(__file__).parent.parent / "files" / "opt" / "strixbox" / "locks"
 
 
+@cache
 def lock_text(lock: str) -> str:
     """Text of the lock of that name.
 
@@ -19,7 +23,13 @@ def lock_text(lock: str) -> str:
     return (FOLDER / f"{lock}.txt").read_text(encoding="utf-8")
 
 
-def pins(text: str, python: str) -> dict[str, str]:
+def known_locks() -> list[str]:
+    """Names of all locks."""
+    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+
+
+@cache
+def pins(text: str, python: str) -> Mapping[str, str]:
     """Version by canonical project name, of the lines that apply to ``python`` on Linux x86_64."""
     environment = {
         "python_version": python,
@@ -39,4 +49,4 @@ def pins(text: str, python: str) -> dict[str, str]:
         if requirement.marker is None or requirement.marker.evaluate(environment):
             (specifier,) = requirement.specifier
             found[canonicalize_name(requirement.name)] = specifier.version
-    return found
+    return MappingProxyType(found)

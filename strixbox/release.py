@@ -69,7 +69,7 @@ class Release:
     def packages(self) -> dict[str, str]:
         """Version by canonical name of everything that the environment must hold."""
         locked = pins(lock_text(self.python.requirements), self.python.version)
-        return locked | {canonicalize_name(w.project): w.version for w in self.python.wheels}
+        return {**locked} | {canonicalize_name(w.project): w.version for w in self.python.wheels}
 
 
 def constraints(python: Python) -> str:

@@ -1,0 +1,260 @@
+"""Settings: what is refused, in which words, and what the stacks say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from strixbox.config import Config, ConfigError, settings
+from tests.unit.conftest import GROUPS
+
+Data = dict[str, Any]
+Change = Callable[[Data], object]
+
+
+def put(key: str, value: object) -> Change:
+    """Set one setting."""
+    return lambda data: data.update({key: value})
+
+
+def inner(key: str, *path: str | int, value: object) -> Change:
+    """Set a value inside of a setting."""
+
+    def change(data: Data) -> None:
+        place = data[key]
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    return change
+
+
+def drop(key: str) -> Change:
+    """Leave a setting out."""
+    return lambda data: data.pop(key)
+
+
+def flags(*words: str) -> Change:
+    """Give the production profile other flags."""
+    return inner("launch_profiles", "production", "flags", value=list(words))
+
+
+MODEL = {"name": "a.safetensors", "folder": "loras", "tier": "active"}
+# What somebody may write, and what the one sentence has to name.
+MALFORMED: dict[str, tuple[Change, str]] = {
+    "unknown setting": (put("comfyui_prot", 1), "did you mean comfyui_port?"),
+    "unknown section": (put("webui_port", 1), "webui_port: there is no such setting"),
+    "setting left out": (drop("comfyui_port"), "comfyui_port: it is required"),
+    "port as text": (put("comfyui_port", "8188"), "comfyui_port: '8188' is not valid; write it as"),
+    "port below 1024": (put("comfyui_port", 80), "comfyui_port: 80"),
+    "port above 65535": (put("comfyui_port", 70000), "comfyui_port: 70000"),
+    "port as true": (put("comfyui_port", True), "comfyui_port"),
+    "short commit": (put("comfyui_commit", "6372219"), "40 characters of 0-9 a-f"),
+    "branch for a commit": (put("comfyui_commit", "master"), "comfyui_commit: 'master'"),
+    "upper-case commit": (put("comfyui_commit", "A" * 40), "comfyui_commit"),
+    "git over ssh": (put("comfyui_url", "git@github.com:x/y"), "starts with http"),
+    "password in a URL": (put("comfyui_url", "https://me:pw@h/x"), "passwords out of URLs"),
+    "file URL": (put("python_index_url", "file:///wheels"), "python_index_url"),
+    "access lan": (put("comfyui_access", "lan"), "comfyui_access: 'lan'"),
+    "unknown profile": (put("comfyui_profile", "fast"), "'fast' is not a launch profile"),
+    "unknown preview": (put("comfyui_preview", "best"), "comfyui_preview"),
+    "relative directory": (put("comfyui_base_directory", "ComfyUI"), "write an absolute path"),
+    "tilde": (put("comfyui_base_directory", "~/ComfyUI"), "write an absolute path"),
+    "dots in a path": (put("comfyui_base_directory", "/home/../x"), "without '..'"),
+    "trailing slash": (put("tmpfs_path", "/tmp/cache/"), "trailing slash"),
+    "root directory": (put("comfyui_base_directory", "/"), "not /"),
+    "newline in a path": (put("tmpfs_path", "/tmp/a\nb"), "tmpfs_path"),
+    "quote in a path": (put("tmpfs_path", '/tmp/a"b'), "without quotes or backslashes"),
+    "user's files in a release": (
+        put("comfyui_base_directory", "/opt/strixbox/x"),
+        "inside /opt/strixbox",
+    ),
+    "RAM disk over /etc": (put("tmpfs_path", "/etc"), "inside /etc"),
+    "RAM disk over /tmp": (put("tmpfs_path", "/tmp"), "shared with others"),
+    "RAM disk over the models": (
+        put("tmpfs_path", "/home/anna/ComfyUI/models"),
+        "gone after a reboot",
+    ),
+    "RAM disk over home": (put("tmpfs_path", "/home/anna"), "gone after a reboot"),
+    "archive in the active tier": (
+        put("models_archive", "/home/anna/ComfyUI/models/old"),
+        "must not hold each other",
+    ),
+    "archive over all": (put("models_archive", "/home/anna"), "must not hold each other"),
+    "RAM disk too large": (put("tmpfs_size_gib", 80), "more than half of box_ram_gib 128"),
+    "RAM disk of nothing": (put("tmpfs_size_gib", 0), "tmpfs_size_gib: 0"),
+    "RAM disk in a fraction": (put("tmpfs_size_gib", 1.5), "tmpfs_size_gib: 1.5"),
+    "fingerprint with blanks": (
+        put("rocm_key_fingerprint", "CA8B B472"),
+        "40 characters of 0-9 A-F",
+    ),
+    "another release's repository": (
+        put("rocm_version", "6.4.1"),
+        "not the repository of rocm_version 6.4.1",
+    ),
+    "no packages": (put("rocm_packages", []), "rocm_packages is empty"),
+    "package as a shell word": (put("rocm_packages", ["a; reboot"]), "rocm_packages[0]"),
+    "one package as text": (put("rocm_packages", "rocm-libs"), "rocm_packages"),
+    "no torch": (put("python_wheels", []), "python_wheels has no torch"),
+    "torch twice": (
+        lambda data: data["python_wheels"].append(data["python_wheels"][0]),
+        "names torch twice",
+    ),
+    "short sha256": (inner("python_wheels", 0, "sha256", value="abc"), "64 characters"),
+    "wheel's URL of another version": (
+        inner("python_wheels", 0, "version", value="2.7.0+rocm6.4.2"),
+        "names another file",
+    ),
+    "wheels of another Python": (put("python_version", "3.11"), "not built for Python 3.11"),
+    "wheels of another ROCm": (put("python_hip", "7.2"), "not built for ROCm 7.2"),
+    "CUDA torch": (
+        inner(
+            "python_wheels",
+            0,
+            value={
+                "project": "torch",
+                "version": "2.6.0",
+                "url": "https://h/torch-2.6.0-cp312-cp312-linux_x86_64.whl",
+                "sha256": None,
+            },
+        ),
+        "not built for ROCm 6.4",
+    ),
+    "numpy 2": (put("python_numpy", "2.2.0"), "has numpy 1.26.4"),
+    "lock that is not there": (put("python_requirements", "mine"), "take one of comfyui-0.3.64"),
+    "uv without hash": (put("python_uv_sha256", None), "python_uv_sha256"),
+    "two VRAM flags": (flags("--highvram", "--lowvram"), "exclude each other"),
+    "two attentions": (
+        flags("--use-split-cross-attention", "--use-pytorch-cross-attention"),
+        "exclude each other",
+    ),
+    "flag of another setting": (flags("--port", "1"), "is set by comfyui_port"),
+    "listen by flag": (flags("--listen=0.0.0.0"), "is set by comfyui_access"),
+    "flag with a quote": (flags("--a'b"), "holds a character that no flag needs"),
+    "profile with an unknown variable": (
+        inner("launch_profiles", "lowvram", "variables", value=["HSA_ENABLE"]),
+        "names the variable HSA_ENABLE",
+    ),
+    "shell with an unknown variable": (put("launch_shell", ["NOPE"]), "launch_shell names"),
+    "variable with a newline": (
+        inner("launch_variables", "AMD_DIRECT_DISPATCH", "value", value="1\nX=2"),
+        "launch_variables[AMD_DIRECT_DISPATCH][value]",
+    ),
+    "variable as a number": (
+        inner("launch_variables", "AMD_DIRECT_DISPATCH", "value", value=1),
+        "write it as text, in quotes",
+    ),
+    "variable without a meaning": (
+        inner("launch_variables", "AMD_DIRECT_DISPATCH", "does", value=""),
+        "launch_variables[AMD_DIRECT_DISPATCH][does]",
+    ),
+    "model twice": (put("models_manifest", [MODEL, MODEL]), "names loras/a.safetensors twice"),
+    "model in an unknown folder": (
+        put("models_manifest", [MODEL | {"folder": "lora"}]),
+        "models_manifest[0][folder]",
+    ),
+    "model outside its folder": (
+        put("models_manifest", [MODEL | {"name": "../a"}]),
+        "models_manifest[0][name]",
+    ),
+    "archive tier without archive": (
+        put("models_manifest", [MODEL | {"tier": "archive"}]),
+        "models_archive is None",
+    ),
+    "model with an unknown key": (
+        put("models_manifest", [MODEL | {"sha": "0"}]),
+        "models_manifest[0][sha]: there is no such setting",
+    ),
+    "node twice": (
+        lambda data: data["comfyui_nodes"].append(data["comfyui_nodes"][0]),
+        "names ComfyUI-TiledDiffusion twice",
+    ),
+    "node with a path for a name": (
+        inner("comfyui_nodes", 0, "name", value="../x"),
+        "comfyui_nodes[0][name]",
+    ),
+    "one release kept": (put("comfyui_keep_releases", 1), "comfyui_keep_releases: 1"),
+    "accepted without a reason": (put("box_accept", {"CPU.MODEL": " "}), "needs a reason"),
+    "accepted by a code that is none": (put("box_accept", {"CPU.NONE": "x"}), "which no check has"),
+    "user as a number": (put("box_user", 7), "box_user: 7"),
+    "user with a capital": (put("box_user", "Anna"), "box_user: 'Anna'"),
+    "memory of a phone": (put("box_ram_gib", 4), "box_ram_gib: 4"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_setting_is_refused_in_one_sentence(data: Data, case: str) -> None:
+    change, words = MALFORMED[case]
+    change(data)
+    with pytest.raises(ConfigError) as caught:
+        Config.load(data)
+    assert len(caught.value.mistakes) == 1, caught.value.mistakes
+    (sentence,) = caught.value.mistakes
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+def test_all_mistakes_are_told_at_once(data: Data) -> None:
+    data |= {"comfyui_port": "x", "tmpfs_path": "cache", "webui_x": 1, "box_ram_gib": 1}
+    with pytest.raises(ConfigError) as caught:
+        Config.load(data)
+    told = "\n".join(caught.value.mistakes)
+    for setting in ("comfyui_port", "tmpfs_path", "webui_x", "box_ram_gib"):
+        assert setting in told
+
+
+def test_both_stacks_are_sound_and_differ_where_they_should(data: Data) -> None:
+    old = Config.load(data)
+    new = Config.load(data | deepcopy(GROUPS["rocm_7_2"]))
+    assert old.rocm.version == "6.4.2"
+    assert new.rocm.version is None
+    assert old.launch.variables["HSA_OVERRIDE_GFX_VERSION"].value == "11.0.0"
+    assert "HSA_OVERRIDE_GFX_VERSION" not in new.launch.variables
+    assert set(old.launch.profiles) == set(new.launch.profiles)
+    assert old.digest() != new.digest()
+
+
+def test_the_chapters_profiles_are_all_there(cfg: Config) -> None:
+    profiles = {"optimized", "preload", "threads", "production", "normalvram", "lowvram"}
+    assert set(cfg.launch.profiles) == profiles
+
+
+def test_a_config_cannot_be_changed(cfg: Config) -> None:
+    with pytest.raises(ValidationError):
+        cfg.comfyui.port = 1  # type: ignore[misc]
+
+
+def test_pyinfras_own_keys_are_left_alone(data: Data) -> None:
+    assert Config.load(data | {"ssh_user": "x", "_sudo": True}) == Config.load(data)
+
+
+def test_every_setting_is_described() -> None:
+    rows = settings()
+    assert {key for key, _, _ in rows} >= set(GROUPS["all"])
+    for key, kind, meaning in rows:
+        assert re.fullmatch(r"[a-z_0-9]+", key)
+        assert kind
+        assert meaning, key
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(key=st.sampled_from(sorted(GROUPS["all"])), value=JUNK)
+def test_no_value_of_any_setting_is_a_traceback(key: str, value: object) -> None:
+    own = {"box_user": "anna", "box_home": "/home/anna", "comfyui_base_directory": "/srv/comfy"}
+    try:
+        Config.load(GROUPS["all"] | own | {key: value})
+    except ConfigError as error:
+        assert all(isinstance(mistake, str) for mistake in error.mistakes)

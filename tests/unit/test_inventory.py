@@ -1,0 +1,160 @@
+"""boxes.yaml: what is refused, whose settings win, and that no box is touched before."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from strixbox.inventory import ROOT, InventoryError, check_settings, load_boxes
+from tests.unit.conftest import GROUPS
+
+BOX: dict[str, Any] = {"name": "halo1", "address": "192.0.2.1", "user": "anna"}
+
+MALFORMED: dict[str, tuple[Any, str]] = {
+    "no name": ([{"address": "h", "user": "anna"}], "box number 1: name is missing"),
+    "no address": ([{"name": "halo1", "user": "anna"}], "box halo1: address is missing"),
+    "no user": ([{"name": "halo1", "address": "h"}], "box halo1: user is missing"),
+    "unknown key": ([BOX | {"adress": "h"}], "there is no key adress"),
+    "setting outside settings": ([BOX | {"comfyui_port": 1}], "go under 'settings'"),
+    "port as text": ([BOX | {"port": "22"}], "port: '22' is not valid; write it as a whole"),
+    "address with a blank": ([BOX | {"address": "a b"}], "address 'a b' is not valid"),
+    "address that is an option": ([BOX | {"address": "-oProxy=x"}], "is not valid"),
+    "name with a slash": ([BOX | {"name": "a/b"}], "name 'a/b' is not valid"),
+    "group as text": ([BOX | {"groups": "lab"}], "groups: 'lab' is not valid; write it as a list"),
+    "unknown group": ([BOX | {"groups": ["rocm_8"]}], "there is no group rocm_8; take one of"),
+    "key that is not there": ([BOX | {"key": "/no/key"}], "key /no/key is not there"),
+    "password": ([BOX | {"settings": {"ssh_password": "hunter2"}}], "keep passwords out of files"),
+    "sudo password": ([BOX | {"settings": {"_sudo_password": "x"}}], "keep passwords out"),
+    "unknown ssh setting": ([BOX | {"settings": {"ssh_prot": 22}}], "settings.ssh_prot"),
+    "same name": ([BOX, BOX | {"address": "192.0.2.2"}], "two boxes are called halo1"),
+    "same machine": ([BOX, BOX | {"name": "halo2"}], "halo1 and halo2 are the same machine"),
+    "box as text": (["halo1"], "a box is 'name:', 'address:' and 'user:' lines"),
+    "no boxes": ([], "must be a list with at least one box"),
+    "boxes as a table": ({"halo1": {}}, "must be a list with at least one box"),
+}
+
+
+def written(folder: Path, boxes: Any) -> Path:
+    """boxes.yaml of a test."""
+    path = folder / "boxes.yaml"
+    path.write_text(yaml.safe_dump({"boxes": boxes}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_entry_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None:
+    boxes, words = MALFORMED[case]
+    with pytest.raises(InventoryError) as caught:
+        load_boxes(written(tmp_path, boxes))
+    (sentence,) = caught.value.mistakes
+    assert words in sentence
+    assert "boxes.yaml" in sentence
+    assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("boxes: [", "is not YAML"),
+        ("boxen: []", "must hold one key, 'boxes'"),
+        ("", "must hold one key, 'boxes'"),
+        ("boxes:\n- name: a\n  name: b\n", "the key 'name' is given twice"),
+        ("boxes: !!python/object/apply:os.system [true]\n", "is not YAML"),
+    ],
+)
+def test_a_malformed_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "boxes.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InventoryError, match=words):
+        load_boxes(path)
+
+
+def test_all_mistakes_of_all_boxes_are_told_at_once(tmp_path: Path) -> None:
+    boxes = [BOX | {"port": "x"}, {"name": "halo2"}, BOX | {"name": "halo3", "groups": ["nope"]}]
+    with pytest.raises(InventoryError) as caught:
+        load_boxes(written(tmp_path, boxes))
+    told = "\n".join(caught.value.mistakes)
+    assert "halo1: port" in told
+    assert "halo2: address is missing" in told
+    assert "halo2: user is missing" in told
+
+
+def test_a_shared_mistake_is_told_once_with_its_boxes(tmp_path: Path) -> None:
+    boxes = load_boxes(written(tmp_path, [BOX, BOX | {"name": "halo2", "address": "h2"}]))
+    with pytest.raises(InventoryError) as caught:
+        check_settings(boxes, GROUPS, {"comfyui_port": 1})
+    (sentence,) = caught.value.mistakes
+    assert sentence.startswith("boxes halo1, halo2: comfyui_port")
+
+
+def test_box_beats_group_beats_all_and_the_command_line_beats_them(tmp_path: Path) -> None:
+    own = BOX | {"groups": ["rocm_7_2"], "settings": {"comfyui_port": 9000}}
+    other = BOX | {"name": "halo2", "address": "h2"}
+    boxes = load_boxes(written(tmp_path, [own, other]))
+
+    configs = check_settings(boxes, GROUPS)
+    assert configs["halo1"].comfyui.port == 9000
+    assert configs["halo1"].stack == "rocm-7.2.1"
+    assert configs["halo2"].comfyui.port == 8188
+    assert configs["halo2"].stack == "rocm-6.4.2"
+
+    configs = check_settings(boxes, GROUPS, {"comfyui_port": 7000})
+    assert {cfg.comfyui.port for cfg in configs.values()} == {7000}
+
+
+def test_the_users_directories_follow_from_the_user(tmp_path: Path) -> None:
+    boxes = load_boxes(written(tmp_path, [BOX]))
+    cfg = check_settings(boxes, GROUPS)["halo1"]
+    assert cfg.box.user == "anna"
+    assert cfg.comfyui.base_directory == "/home/anna/ComfyUI"
+
+
+def test_the_example_is_sound() -> None:
+    boxes = load_boxes(ROOT / "boxes.example.yaml")
+    assert check_settings(boxes, GROUPS)
+    # What stands commented out has to work as well when it is switched on.
+    text = (ROOT / "boxes.example.yaml").read_text(encoding="utf-8")
+    switched = text.replace("\n  # - name", "\n  - name").replace("\n  #   ", "\n    ")
+    switched = switched.replace("    # Any", "    #Any").replace("    # canary", "    #canary")
+    assert len(yaml.safe_load(switched)["boxes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "flags", "words"),
+    [
+        ("deploy.py", [], "comfyui_port"),
+        ("verify.py", [], "comfyui_port"),
+        ("deploy.py", ["--dry"], "comfyui_port"),
+    ],
+)
+def test_no_connection_is_made_with_wrong_settings(
+    tmp_path: Path, entry: str, flags: list[str], words: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        port = listener.getsockname()[1]
+        box = BOX | {"address": "127.0.0.1", "port": port, "settings": {"comfyui_port": "x"}}
+        path = written(tmp_path, [box])
+        answer = subprocess.run(
+            [sys.executable, "-m", "pyinfra", "-y", *flags, "inventory.py", entry],
+            cwd=ROOT,
+            env={**os.environ, "STRIXBOX_BOXES": str(path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert answer.returncode == 2
+    assert "No box was touched" in answer.stderr
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
