@@ -60,6 +60,8 @@ def steps(
         wanted = model.sha256 or urls.get(model.url or "")
         if at_home["sha256"] is None or (wanted and at_home["sha256"] != wanted):
             result.append(Step("adopt", model, home))
+        if other and home == places.active and _left_by_a_move(files[home], files[other]):
+            result.append(Step("move", model, home, other))
     elif at_home["kind"] in ("other",) or (
         at_home["kind"] == "link" and at_home.get("target") != other
     ):
@@ -79,6 +81,16 @@ def steps(
         elif link.get("target") != home:
             result.append(Step("blocked", model, places.active))
     return result
+
+
+def _left_by_a_move(home: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a move to the active tier was cut before its last step, the source's removal.
+
+    Only a file that was managed in the archive has a hash on record there; a copy that the user
+    keeps has none and is left alone. The hashes of both are compared once more before one goes.
+    """
+    known = other.get("sha256") if other["kind"] == "file" else None
+    return known is not None and home["sha256"] in (None, known)
 
 
 def plan(

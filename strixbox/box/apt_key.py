@@ -9,8 +9,10 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
+PUBLIC_KEY = 6  # the kind of packet; subkeys have another
 LIMIT = 256 * 1024  # bytes; AMD's key has 3 KiB
 
 
@@ -31,29 +33,47 @@ def dearmour(content: bytes) -> bytes:
     return base64.b64decode("".join(line for line in body if not line.startswith("=")))
 
 
-def fingerprint(content: bytes) -> str:
-    """Fingerprint of the first key: SHA-1 over its packet (RFC 4880, 12.2).
+def packets(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and body of every packet (RFC 4880, 4.2).
 
     Raises:
-        ValueError: where it is no version 4 public key.
+        ValueError: where the content ends within a packet.
     """
-    packets = dearmour(content)
-    tag = packets[0]
-    if tag & 0x40:
-        kind, first = tag & 0x3F, packets[1]
-        if first < 192:
-            length, start = first, 2
-        elif first < 224:
-            length, start = ((first - 192) << 8) + packets[2] + 192, 3
+    at = 0
+    while at < len(content):
+        tag = content[at]
+        if not tag & 0x80:
+            raise ValueError("not an OpenPGP packet")
+        if tag & 0x40:
+            kind, first = tag & 0x3F, content[at + 1]
+            if first < 192:
+                length, start = first, at + 2
+            elif first < 224:
+                length, start = ((first - 192) << 8) + content[at + 2] + 192, at + 3
+            else:
+                length, start = int.from_bytes(content[at + 2 : at + 6], "big"), at + 6
         else:
-            length, start = int.from_bytes(packets[2:6], "big"), 6
-    else:
-        kind, size = (tag >> 2) & 0x0F, 1 << (tag & 3)
-        length, start = int.from_bytes(packets[1 : 1 + size], "big"), 1 + size
-    body = packets[start : start + length]
-    if kind != 6 or len(body) != length or body[:1] != b"\x04":
-        raise ValueError("not a version 4 public key")
-    return hashlib.sha1(b"\x99" + length.to_bytes(2, "big") + body).hexdigest().upper()  # noqa: S324
+            kind, size = (tag >> 2) & 0x0F, 1 << (tag & 3)
+            length, start = int.from_bytes(content[at + 1 : at + 1 + size], "big"), at + 1 + size
+        at = start + length
+        if at > len(content):
+            raise ValueError("a packet is cut short")
+        yield kind, content[start:at]
+
+
+def fingerprint(content: bytes) -> str:
+    """Fingerprint of the one key in ``content``: SHA-1 over its packet (RFC 4880, 12.2).
+
+    apt trusts every key of a Signed-By file, so a second one behind the right one is refused.
+
+    Raises:
+        ValueError: where it is not one version 4 public key, its subkeys aside.
+    """
+    keys = [body for kind, body in packets(dearmour(content)) if kind == PUBLIC_KEY]
+    if len(keys) != 1 or keys[0][:1] != b"\x04":
+        raise ValueError("not one version 4 public key")
+    length = len(keys[0]).to_bytes(2, "big")
+    return hashlib.sha1(b"\x99" + length + keys[0]).hexdigest().upper()  # noqa: S324
 
 
 def read(path: str) -> str | None:
@@ -81,8 +101,8 @@ def fetch(order: dict[str, Any]) -> None:
         found = fingerprint(content)
     except (ValueError, IndexError):
         raise SystemExit(
-            f"{url} holds no OpenPGP key (a login page or an error page?); open it in a browser"
-            " from the box's network, then run again"
+            f"{url} does not hold one OpenPGP key (a login page or an error page?); open it in a"
+            " browser from the box's network, then run again"
         ) from None
     if found != order["fingerprint"]:
         raise SystemExit(

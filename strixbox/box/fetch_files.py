@@ -117,7 +117,7 @@ def _transfer(item: dict[str, Any], part: str) -> None:
         answer = urllib.request.urlopen(request, timeout=60)  # noqa: S310 - by schema
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is longer than the file: begin anew
-            os.unlink(part)
+            _forget(part)
             raise Cut("the file has changed on the server") from None
         if error.code >= 500 or error.code == 429:
             raise Cut(f"the server answers {error.code}") from None
@@ -173,6 +173,12 @@ def _room(path: str, needed: int) -> None:
         )
 
 
+def _forget(part: str) -> None:
+    for path in (part, part + ".etag"):
+        if os.path.lexists(path):
+            os.unlink(path)
+
+
 def _text(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as stream:
@@ -201,7 +207,7 @@ def have(item: dict[str, Any], records: Records) -> None:
     download(item, part)
     found = sha256(part)
     if wanted and found != wanted:
-        os.unlink(part)
+        _forget(part)
         raise SystemExit(
             f"{item['url']} has sha256 {found}, not {wanted}; it was not used. If the file was"
             " changed on purpose mend its sha256 in the settings, else do not go on"
@@ -213,8 +219,7 @@ def have(item: dict[str, Any], records: Records) -> None:
         os.chown(part, account.pw_uid, account.pw_gid)
     os.chmod(part, 0o644)
     os.replace(part, path)
-    if os.path.exists(part + ".etag"):
-        os.unlink(part + ".etag")
+    _forget(part)
     records.note(item, found)
 
 

@@ -1,0 +1,180 @@
+"""Downloads against a real server on this machine: resumed, checked, never over a user's file."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strixbox.box import fetch_files
+
+BODY = bytes(range(256)) * 4096  # 1 MiB
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves BODY with an ETag and ranges, and the faults that a test asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.cuts: list[int] = []  # bytes after which the next answers end
+        self.status = 200
+        self.kind = "application/octet-stream"
+        self.body = BODY
+        self.tag = '"one"'
+        self.ranges: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        """Address of the file."""
+        return f"http://127.0.0.1:{self.server_address[1]}/m.safetensors"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One answer."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        """The body, or a part of it."""
+        server = self.server
+        asked = self.headers.get("Range")
+        server.ranges.append(asked)
+        start = 0
+        if asked and self.headers.get("If-Range") == server.tag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        if start >= len(server.body) > 0 and start:
+            self.send_error(416)
+            return
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        body = server.body[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Type", server.kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", server.tag)
+        self.end_headers()
+        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Quiet."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A running server; waiting between attempts is left out."""
+    monkeypatch.setattr("strixbox.box.fetch_files.time.sleep", lambda seconds: None)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def fetch(folder: Path, server: Server, sha256: str | None = SHA256) -> Path:
+    """Have the file; returns its path."""
+    item: dict[str, Any] = {
+        "url": server.url,
+        "path": str(folder / "m.safetensors"),
+        "sha256": sha256,
+        "owner": None,
+    }
+    fetch_files.main({"items": [item], "records": str(folder / "state" / "files.json")})
+    return Path(item["path"])
+
+
+def test_a_file_comes_whole_and_is_not_asked_for_again(tmp_path: Path, server: Server) -> None:
+    path = fetch(tmp_path, server)
+    fetch(tmp_path, server)
+    assert path.read_bytes() == BODY
+    assert server.ranges == [None]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.safetensors", "state"]
+
+
+def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, server: Server) -> None:
+    server.cuts = [300_000, 200_000]
+    assert fetch(tmp_path, server).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_the_next_run_goes_on_too(tmp_path: Path, server: Server) -> None:
+    server.cuts = [1000] * fetch_files.TRIES
+    with pytest.raises(SystemExit, match="continued by the next run"):
+        fetch(tmp_path, server)
+    assert not (tmp_path / "m.safetensors").exists()
+    assert fetch(tmp_path, server).read_bytes() == BODY
+    assert server.ranges[-1] == f"bytes={1000 * fetch_files.TRIES}-"
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(tmp_path: Path, server: Server) -> None:
+    server.cuts = [1000] * fetch_files.TRIES
+    with pytest.raises(SystemExit):
+        fetch(tmp_path, server)
+    server.tag, server.body = '"two"', BODY[::-1]
+    path = fetch(tmp_path, server, hashlib.sha256(BODY[::-1]).hexdigest())
+    assert path.read_bytes() == BODY[::-1]
+
+
+def test_a_part_longer_than_the_file_is_begun_anew(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "m.safetensors.part").write_bytes(BODY + b"more")
+    (tmp_path / "m.safetensors.part.etag").write_text(server.tag)
+    assert fetch(tmp_path, server).read_bytes() == BODY
+
+
+def test_a_part_without_a_tag_is_begun_anew(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "m.safetensors.part").write_bytes(b"something else")
+    assert fetch(tmp_path, server).read_bytes() == BODY
+
+
+def test_a_wrong_hash_is_not_used(tmp_path: Path, server: Server) -> None:
+    with pytest.raises(SystemExit, match=f"has sha256 {SHA256}, not {'0' * 64}"):
+        fetch(tmp_path, server, "0" * 64)
+    assert not list(tmp_path.glob("m.*"))
+
+
+def test_a_users_file_is_never_overwritten(tmp_path: Path, server: Server) -> None:
+    mine = tmp_path / "m.safetensors"
+    mine.write_bytes(b"mine")
+    with pytest.raises(SystemExit, match="left alone: move it away"):
+        fetch(tmp_path, server)
+    assert mine.read_bytes() == b"mine"
+    assert server.ranges == []
+
+
+def test_the_hash_of_first_use_binds_ever_after(tmp_path: Path, server: Server) -> None:
+    fetch(tmp_path, server, None).unlink()
+    server.body = BODY[::-1]
+    with pytest.raises(SystemExit, match="it was not used"):
+        fetch(tmp_path, server, None)
+
+
+def test_a_web_page_is_told_from_a_file(tmp_path: Path, server: Server) -> None:
+    server.kind = "text/html; charset=utf-8"
+    with pytest.raises(SystemExit, match="a login page"):
+        fetch(tmp_path, server)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "asked"),
+    [(404, "the server answers 404", 1), (503, "continued by the next run", fetch_files.TRIES)],
+)
+def test_only_what_may_pass_is_tried_again(
+    tmp_path: Path, server: Server, status: int, words: str, asked: int
+) -> None:
+    server.status = status
+    with pytest.raises(SystemExit, match=words):
+        fetch(tmp_path, server)
+    assert len(server.ranges) == asked
+
+
+def test_damaged_records_are_made_anew(tmp_path: Path, server: Server) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "files.json").write_text("{half")
+    assert fetch(tmp_path, server).read_bytes() == BODY

@@ -1,0 +1,114 @@
+"""A move between tiers that is killed at any step loses nothing and is finished by the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from strixbox.programs import source
+from tests.unit.box.conftest import started
+
+BODY = os.urandom(3 << 20) + b"tail"
+# Ends the process before its n-th call of one of these: as a power cut would, between any two.
+KILLER = """
+import builtins, os, shutil, signal, sys
+left = [int(sys.argv.pop())]
+def cut(call):
+    def counted(*args, **kwargs):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    return counted
+for name in ("chown", "fsync", "open", "replace", "symlink", "unlink"):
+    setattr(os, name, cut(getattr(os, name)))
+shutil.copystat = cut(shutil.copystat)
+real_open = builtins.open
+class Cutting:
+    def __init__(self, stream): self.stream, self.write = stream, cut(stream.write)
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def __enter__(self): return self
+    def __exit__(self, *error): self.stream.__exit__(*error)
+def opened(path, mode="r", *rest, **named):
+    stream = real_open(path, mode, *rest, **named)
+    return Cutting(stream) if "w" in mode and isinstance(path, str) else stream
+builtins.open = cut(opened)
+exec(compile(sys.argv.pop(), "move_file", "exec"), {"__name__": "__main__"})
+"""
+
+
+def places(folder: Path) -> tuple[Path, Path]:
+    """A model in the active tier, and its place in the archive."""
+    source_path, target = folder / "nvme" / "m", folder / "sata" / "m"
+    for path in (source_path, target):
+        path.parent.mkdir()
+    source_path.write_bytes(BODY)
+    return source_path, target
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: bool) -> None:
+    points = 0
+    for number in range(100):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        old, new = places(folder)
+        order = {"items": [{"source": str(old), "target": str(new), "link": link}]}
+        cut = subprocess.run(
+            [sys.executable, "-I", "-c", KILLER, source("move_file"), str(number)],
+            input=json.dumps(order),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        whole = [p for p in (old, new) if p.is_file() and p.read_bytes() == BODY]
+        assert whole, f"lost at step {number}"
+        if cut.returncode == 0:
+            break
+        assert cut.returncode == -signal.SIGKILL, cut.stderr
+        points += 1
+        if not old.is_symlink() and old.exists():  # else the planner finds nothing to move
+            answer = started("move_file", order)
+            assert answer.returncode == 0, answer.stderr
+        assert new.read_bytes() == BODY
+        assert old.is_symlink() == link
+        assert not list(folder.rglob("*.part"))
+        if link:
+            assert old.readlink() == new
+    assert points >= 10
+
+
+def test_two_files_that_differ_are_both_left(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    new.write_bytes(b"another")
+    item = {"source": str(old), "target": str(new), "link": True}
+    answer = started("move_file", {"items": [item]})
+    assert "both exist and differ; both were left alone" in answer.stderr
+    assert old.read_bytes() == BODY
+    assert new.read_bytes() == b"another"
+
+
+def test_owner_mode_and_time_go_along(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    old.chmod(0o640)
+    os.utime(old, ns=(1_000_000_000, 2_000_000_000))
+    item = {"source": str(old), "target": str(new), "link": True}
+    assert started("move_file", {"items": [item]}).returncode == 0
+    assert new.stat().st_mode & 0o777 == 0o640
+    assert new.stat().st_mtime_ns == 2_000_000_000
+
+
+def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    old, _ = places(tmp_path)
+    item = {"source": str(old), "target": str(tmp_path / "none" / "m"), "link": True}
+    answer = started("move_file", {"items": [item]})
+    assert "nothing is lost" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert old.read_bytes() == BODY

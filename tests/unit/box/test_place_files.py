@@ -1,0 +1,96 @@
+"""Whole files: one rename each, foreign content kept, nothing left over."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.box.conftest import ME, MY_GROUP, asked, started
+
+OWNER = {"owner": ME, "group": MY_GROUP}
+
+
+def order(folder: Path, path: Path, content: bytes, mode: str = "640") -> dict[str, Any]:
+    """An order for one file."""
+    text = base64.b64encode(content).decode()
+    file = {"path": str(path), "content": text, "mode": mode, **OWNER}
+    return {"directories": [], "files": [file], "backups": str(folder / "backups")}
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """Entries of the backups' index."""
+    index = folder / "backups" / "index.jsonl"
+    return [json.loads(line) for line in index.read_text().splitlines()] if index.exists() else []
+
+
+def test_a_file_is_written_with_its_mode_and_read_back_as_right(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.conf"
+    for _ in range(2):
+        assert started("place_files", order(tmp_path, path, b"x\n")).returncode == 0
+    state = asked("file_states", {"paths": [str(path), str(tmp_path / "none")]})
+    assert state[str(tmp_path / "none")] == {"kind": "absent"}
+    assert state[str(path)]["mode"] == "640"
+    assert state[str(path)]["kind"] == "file"
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.conf"]
+
+
+def test_what_somebody_else_wrote_is_kept_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_bytes(b"theirs\n")
+    started("place_files", order(tmp_path, path, b"# Managed by strixbox\n1\n"))
+    started("place_files", order(tmp_path, path, b"# Managed by strixbox\n2\n"))
+    (entry,) = kept(tmp_path)
+    assert entry["path"] == str(path)
+    assert Path(entry["copy"]).read_bytes() == b"theirs\n"
+    assert path.read_bytes() == b"# Managed by strixbox\n2\n"
+
+
+def test_a_link_is_replaced_and_noted_its_target_stays(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("theirs")
+    path = tmp_path / "a.conf"
+    path.symlink_to(target)
+    assert started("place_files", order(tmp_path, path, b"ours")).returncode == 0
+    assert not path.is_symlink()
+    assert target.read_text() == "theirs"
+    assert Path(kept(tmp_path)[0]["copy"]).read_text() == f"link to {target}\n"
+
+
+def test_a_directory_in_the_way_is_named_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.mkdir()
+    answer = started("place_files", order(tmp_path, path, b"x"))
+    assert answer.returncode == 1
+    assert f"{path} shall be a file but is a directory" in answer.stderr
+    assert path.is_dir()
+
+
+def test_a_file_in_a_directorys_place_is_named_and_left(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.write_text("theirs")
+    wanted = {"path": str(path), "mode": "755", **OWNER}
+    answer = started(
+        "place_files", {"directories": [wanted], "files": [], "backups": str(tmp_path / "b")}
+    )
+    assert "shall be a directory but is a file" in answer.stderr
+    assert path.read_text() == "theirs"
+
+
+def test_an_account_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    wanted = order(tmp_path, tmp_path / "a", b"x")
+    wanted["files"][0]["owner"] = "nobody-here"
+    answer = started("place_files", wanted)
+    assert "create the account and run again" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("left", ["a.conf.strixbox-new"])
+def test_leftovers_of_a_dead_run_are_replaced(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).write_text("half")
+    started("place_files", order(tmp_path, tmp_path / "a.conf", b"whole"))
+    assert (tmp_path / "a.conf").read_bytes() == b"whole"
+    assert not (tmp_path / left).exists()

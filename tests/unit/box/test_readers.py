@@ -1,0 +1,198 @@
+"""Readers: keys, environments, packages and locks as they are found on boxes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from strixbox.box import apt_key, environments, rocm_remains, survey, user_nodes
+from strixbox.box.removal import removed
+from strixbox.programs import source
+from tests.unit.box.conftest import asked
+
+
+def gpg(home: Path, *words: str) -> bytes:
+    """Run the real gpg."""
+    command = ["gpg", "--homedir", str(home), "--batch", "--quiet", *words]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A gpg home with two keys, one of them with a subkey, and their fingerprints."""
+    home = tmp_path_factory.mktemp("gnupg")
+    home.chmod(0o700)
+    made = []
+    for name, kind, rest in (("one", "rsa2048", ["sign"]), ("two", "ed25519", ["default"])):
+        words = ("--passphrase", "", "--quick-generate-key", f"{name} <{name}@lab.invalid>", kind)
+        gpg(home, *words, *rest)
+        listed = gpg(home, "--with-colons", "--list-keys", f"{name}@lab.invalid").decode()
+        made.append(next(x for x in listed.splitlines() if x.startswith("fpr")).split(":")[9])
+    gpg(home, "--passphrase", "", "--quick-add-key", made[0], "rsa2048", "encr")
+    return home, made
+
+
+@pytest.mark.parametrize("armour", [[], ["--armor"]])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_fingerprint_is_gpgs_own(
+    keys: tuple[Path, list[str]], number: int, armour: list[str]
+) -> None:
+    home, made = keys
+    content = gpg(home, *armour, "--export", made[number])
+    assert apt_key.fingerprint(content) == made[number]
+
+
+def test_a_second_key_behind_the_right_one_is_refused(keys: tuple[Path, list[str]]) -> None:
+    home, made = keys
+    both = gpg(home, "--export", made[0]) + gpg(home, "--export", made[1])
+    with pytest.raises(ValueError, match="not one version 4 public key"):
+        apt_key.fingerprint(both)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>login</html>", b"\x99", b"\xff" * 40, "-----BEGIN é".encode()]
+)
+def test_what_is_no_key_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key.asc"
+    path.write_bytes(content)
+    assert apt_key.read(str(path)) is None
+    assert apt_key.read(str(tmp_path / "none")) is None
+
+
+def test_an_environment_is_read_from_its_files(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    for name, version, whole in (("Torch_Audio", "2.6.0+rocm", True), ("half", "1", False)):
+        info = site / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n\nVersion: 9\n")
+        if whole:
+            (info / "RECORD").write_text("")
+    (site / "torch").mkdir()
+    (site / "torch" / "version.py").write_text("cuda = None\nhip: str | None = '6.4.43484'\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.12.3\n")
+    assert environments.environment(str(tmp_path)) == {
+        "python": "3.12",
+        "packages": {"torch-audio": "2.6.0+rocm"},
+        "hip": "6.4.43484",
+    }
+
+
+def test_an_environment_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    found = environments.environment(str(tmp_path / "none"))
+    assert found == {"python": None, "packages": {}, "hip": None}
+
+
+def test_an_environment_whose_python_is_gone_has_none(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/no/such/python")
+    (tmp_path / "pyvenv.cfg").write_text("version = 3.12.3\n")
+    assert environments.environment(str(tmp_path))["python"] is None
+
+
+def test_only_nodes_that_comfyui_loads_count(tmp_path: Path) -> None:
+    for name in ("Mine", "Old.disabled", ".hidden", "__pycache__", "Bare"):
+        (tmp_path / name).mkdir()
+        if name != "Bare":
+            (tmp_path / name / "requirements.txt").write_text(name)
+    (tmp_path / "single.py").write_text("")
+    assert list(user_nodes.main({"directory": str(tmp_path)})) == ["Mine"]
+    assert user_nodes.main({"directory": str(tmp_path / "none")}) == {}
+
+
+DPKG = """\
+rocm-core\tii \t6.4.1.60401-83~24.04\tROCm Dev Support <rocm-dev.support@amd.com>
+hsa-rocr:amd64\trc \t1.15.0.60401-83~24.04\tAMD <x@amd.com>
+amdgpu-dkms\tii \t1:6.12.12.60401-2164967.24.04\tAMD <gpudriver.dkms@amd.com>
+rocminfo\tii \t5.7.1-3build1\tUbuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>
+librocblas0\tii \t5.5.1+dfsg-7\tDebian <team@debian.org>
+libdrm-amdgpu1\tii \t2.4.125-1ubuntu0.1~24.04\tUbuntu Developers <u@lists.ubuntu.com>
+gone\tun \t\t
+"""
+
+
+def test_amds_packages_are_told_from_the_distributions() -> None:
+    found = rocm_remains.packages(DPKG)
+    assert [(p["package"], p["status"], p["release"]) for p in found] == [
+        ("rocm-core", "ii", "6.4.1"),
+        ("hsa-rocr", "rc", "6.4.1"),
+        ("amdgpu-dkms", "ii", "6.4.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("build", "release"),
+    [("60402", "6.4.2"), ("60304", "6.3.4"), ("70001", "7.0.1"), ("70201", "7.2.1")],
+)
+def test_a_build_number_is_a_release(build: str, release: str) -> None:
+    assert rocm_remains.release(build) == release
+
+
+def test_trees_are_told_by_amds_version_file(tmp_path: Path) -> None:
+    (tmp_path / "rocm-6.4.1" / ".info").mkdir(parents=True)
+    (tmp_path / "rocm-6.4.1" / ".info" / "version").write_text("6.4.1-83\n")
+    (tmp_path / "rocm-mine").mkdir()
+    (tmp_path / "rocm").symlink_to("rocm-gone")
+    found = {Path(t["path"]).name: t for t in rocm_remains.trees(str(tmp_path / "rocm*"))}
+    assert found["rocm"]["dangling"] is True
+    assert found["rocm-6.4.1"]["version"] == "6.4.1-83"
+    assert found["rocm-mine"]["version"] is None
+
+
+def test_apts_simulation_is_read_whole() -> None:
+    said = (
+        "Remv rocm-dev [6.4.1.60401-83~24.04]\nPurg rocm-core:amd64 [6.4.1]\n"
+        "Inst other [1] (2 x)\nRemv rocm-core [1] [x ]\n"
+    )
+    assert removed(said) == ["rocm-core", "rocm-dev"]
+
+
+def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text(
+        "# export HSA_OVERRIDE_GFX_VERSION=10.3.0\n"
+        "# >>> strixbox >>>\nexport HSA_OVERRIDE_GFX_VERSION=11.0.0\n# <<< strixbox <<<\n"
+        "export HSA_OVERRIDE_GFX_VERSION=11.0.0\n"
+    )
+    found = [line for line in survey.overrides(str(tmp_path)) if str(tmp_path) in line]
+    assert found == [f"{tmp_path}/.bashrc: export HSA_OVERRIDE_GFX_VERSION=11.0.0"]
+
+
+def test_the_survey_copes_with_any_machine() -> None:
+    query = {"user": "nobody-here", "home": "/no/home", "port": 1, "service": "none.service"}
+    told = asked("survey", query)
+    assert told["home"] is None
+    assert told["memory"] > 0
+    assert told["free"] > 0
+
+
+def hold(path: Path, holder: str) -> tuple[subprocess.Popen[str], Any]:
+    """Start a holder of the lock; its process and first answer."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", source("hold_lock"), str(path), holder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    return process, json.loads(process.stdout.readline())
+
+
+def test_a_lock_is_held_once_and_given_back_by_a_dead_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first, said = hold(path, "anna since 12:00")
+    assert said == {"held": True}
+    second, said = hold(path, "berta")
+    assert said == {"held": False, "holder": "anna since 12:00"}
+    assert second.wait(10) == 75
+    first.kill()
+    first.wait(10)
+    third, said = hold(path, "berta")
+    assert said == {"held": True}
+    third.communicate(timeout=10)
+    assert third.returncode == 0

@@ -1,0 +1,114 @@
+"""fstab and .bashrc: one entry or block of ours, every other byte as it was."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strixbox.box.bashrc_block import BEGIN, END, with_block
+from strixbox.box.fstab_entry import with_entry
+from strixbox.box.tmpfs_mount import fstab_lines, mounted
+from tests.unit.box.conftest import ME, started
+
+ENTRY = "tmpfs /tmp/cache tmpfs size=1G,nofail 0 0"
+BLOCK = BEGIN + b"\nexport A=1\n" + END + b"\n"
+LINE = st.binary(max_size=40).filter(lambda b: b"\n" not in b and b"\r" not in b)
+TEXT = st.lists(LINE, max_size=8).map(b"\n".join)
+
+
+@given(TEXT)
+def test_fstab_keeps_every_other_line(text: bytes) -> None:
+    after = with_entry(text, "/tmp/cache", ENTRY)
+    assert after.startswith(text)
+    assert after.count(ENTRY.encode()) == 1
+    assert with_entry(after, "/tmp/cache", ENTRY) == after
+
+
+def test_an_entry_takes_the_place_of_the_one_before() -> None:
+    text = b"# mine\nUUID=1 / ext4 defaults 0 1\ntmpfs /tmp/cache tmpfs size=32G 0 0\n/dev/b /b x\n"
+    after = with_entry(text, "/tmp/cache", ENTRY)
+    assert after.splitlines() == [
+        b"# mine",
+        b"UUID=1 / ext4 defaults 0 1",
+        ENTRY.encode(),
+        b"/dev/b /b x",
+    ]
+
+
+def test_two_entries_for_one_mount_point_become_one() -> None:
+    line = b"tmpfs /tmp/cache tmpfs size=2G 0 0\n"
+    assert with_entry(line + b"# x\n" + line, "/tmp/cache", ENTRY) == ENTRY.encode() + b"\n# x\n"
+
+
+def test_a_comment_about_the_mount_point_is_no_entry() -> None:
+    text = b"#tmpfs /tmp/cache tmpfs size=2G 0 0\n"
+    assert with_entry(text, "/tmp/cache", ENTRY).startswith(text)
+
+
+def test_blanks_in_a_mount_point_are_understood() -> None:
+    assert fstab_lines("tmpfs /tmp/a\\040b tmpfs x 0 0\n", "/tmp/a b") != []
+
+
+def test_the_topmost_mount_is_told() -> None:
+    info = (
+        "30 1 8:1 / / rw - ext4 /dev/sda rw\n"
+        "31 30 0:40 / /tmp/cache rw,nosuid - tmpfs tmpfs rw,size=1048576k,mode=700\n"
+        "32 31 0:41 / /tmp/cache rw,nodev - tmpfs tmpfs rw,size=2097152k\n"
+    )
+    found = mounted(info, "/tmp/cache")
+    assert found == {"fstype": "tmpfs", "flags": ["nodev", "rw"], "size": 2 << 30}
+    assert mounted(info, "/none") is None
+
+
+@given(TEXT.filter(lambda text: BEGIN not in text and END not in text))
+def test_bashrc_keeps_every_line_of_the_users(text: bytes) -> None:
+    after = with_block(text, BLOCK)
+    assert after.startswith(text)
+    assert with_block(after, BLOCK) == after
+    other = BLOCK.replace(b"A=1", b"B=2")
+    assert with_block(after, other) == after.replace(BLOCK, other)
+
+
+def test_lines_after_the_block_stay_after_it() -> None:
+    text = b"one\n" + BLOCK + b"two"
+    assert (
+        with_block(text, BLOCK.replace(b"1", b"2")) == b"one\n" + BLOCK.replace(b"1", b"2") + b"two"
+    )
+
+
+def test_a_second_block_is_dropped() -> None:
+    assert with_block(BLOCK + b"mine\n" + BLOCK, BLOCK) == BLOCK + b"mine\n"
+
+
+@pytest.mark.parametrize("text", [BEGIN + b"\nmine\n", BEGIN + b"\n" + BEGIN + b"\n" + END])
+def test_a_damaged_block_is_left_to_the_owner(text: bytes) -> None:
+    with pytest.raises(ValueError):
+        with_block(text, BLOCK)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes as the user, which only root can")
+def test_a_linked_bashrc_stays_a_link_and_is_kept_once(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    real = tmp_path / "dotfiles" / "bashrc"
+    real.parent.mkdir()
+    real.write_bytes(b"alias x=y")
+    real.chmod(0o600)
+    link = tmp_path / ".bashrc"
+    link.symlink_to(real)
+    order = {
+        "path": str(link),
+        "user": ME,
+        "lines": ["export A=1"],
+        "backup": str(tmp_path / "kept" / "bashrc"),
+    }
+    for lines in (["export A=1"], ["export A=1"], ["export A=2"]):
+        answer = started("bashrc_block", order | {"lines": lines})
+        assert answer.returncode == 0, answer.stderr
+    assert link.is_symlink()
+    assert real.read_bytes() == b"alias x=y\n" + BLOCK.replace(b"1", b"2")
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "kept" / "bashrc").read_bytes() == b"alias x=y"

@@ -1,0 +1,214 @@
+"""What starts ComfyUI: the data of a profile, the program that reads it, the unit, the shell."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from strixbox import launch
+from strixbox.config import Config
+from strixbox.layout import ETC
+from strixbox.release import Release
+from strixbox.tree import ROOT, render, rendered
+from tasks.models import FOLDERS
+
+
+def program(name: str) -> ModuleType:
+    """A program of files/opt/strixbox/lib as a module."""
+    path = str(ROOT / "files/opt/strixbox/lib" / name)
+    loader = importlib.machinery.SourceFileLoader(f"box_{name}", path)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def box(tmp_path: Path, cfg: Config) -> ModuleType:
+    """The launch program over a release whose Python tells what it was started with."""
+    release = tmp_path / "releases" / "one"
+    (release / "ComfyUI").mkdir(parents=True)
+    python = release / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        "print(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]))\n"
+    )
+    python.chmod(0o755)
+    (tmp_path / "current").symlink_to(release)
+    profiles = tmp_path / "launch"
+    profiles.mkdir()
+    for name in cfg.launch.profiles:
+        (profiles / f"{name}.json").write_bytes(launch.profile_file(cfg, name).content)
+    module = program("launch")
+    module.CURRENT = str(tmp_path / "current")  # type: ignore[attr-defined]
+    module.PROFILES = str(profiles)  # type: ignore[attr-defined]
+    module.PRELOAD = "/bin/true"  # type: ignore[attr-defined]
+    return module
+
+
+STARTER = """
+import runpy, sys
+launch, sys.argv = sys.argv[1], sys.argv[1:]
+module = runpy.run_path(launch)
+main = module["main"]
+main.__globals__.update(eval(sys.argv.pop()))
+main(sys.argv[1:])
+"""
+
+
+def started(module: ModuleType, *words: str) -> tuple[list[str], str, dict[str, str]]:
+    """Command line, directory and environment of what a profile starts."""
+    places = {name: getattr(module, name) for name in ("CURRENT", "PROFILES", "PRELOAD")}
+    answer = subprocess.run(
+        [sys.executable, "-c", STARTER, str(module.__file__), *words, repr(places)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    argv, directory, environment = json.loads(answer.stdout)
+    return argv, directory, environment
+
+
+@pytest.mark.parametrize("profile", ["optimized", "production", "lowvram"])
+def test_a_profile_starts_what_verify_expects(
+    box: ModuleType, cfg: Config, tmp_path: Path, profile: str
+) -> None:
+    argv, directory, environment = started(box, profile, "--verbose")
+    release = tmp_path / "releases" / "one"
+    nodes = ["--extra-model-paths-config", f"{release}/extra_model_paths.yaml"]
+    flags = launch.argv(cfg, profile)
+    assert argv[1:] == [f"{release}/ComfyUI/main.py", *nodes, *flags, "--verbose"]
+    assert directory == f"{release}/ComfyUI"
+    wanted = launch.variables(cfg, cfg.launch.profiles[profile].variables)
+    assert wanted.items() <= environment.items()
+    assert "PIP_CONSTRAINT" in environment
+
+
+@pytest.mark.parametrize("words", [[], ["fast"], ["../../etc/passwd"]])
+def test_an_unknown_profile_is_told_the_known_ones(box: ModuleType, words: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"usage: launch PROFILE.*lowvram.*production"):
+        box.main(words)
+
+
+def test_a_box_without_a_release_is_told(box: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "current").unlink()
+    with pytest.raises(SystemExit, match="run the deploy again"):
+        box.main(["production"])
+
+
+def test_preload_asks_for_what_is_there_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = program("preload")
+    models = [tmp_path / name for name in ("a", "b", "gone")]
+    for path in models[:2]:
+        path.write_bytes(bytes(3 << 20))
+    listed = tmp_path / "preload.txt"
+    listed.write_text("# Managed\n" + "".join(f"{path}\n" for path in models))
+    monkeypatch.setattr(module, "LIST", str(listed))
+    monkeypatch.setattr(module, "available", lambda: 8 << 20)
+    assert module.main() == 0
+    told = capsys.readouterr()
+    # Half of 8 MiB: the first whole, of the second what is left.
+    assert told.out == f"{models[0]}: 3 MiB\n{models[1]}: 1 MiB\n"
+    assert "gone: No such file" in told.err
+    monkeypatch.setattr(module, "LIST", str(tmp_path / "none"))
+    assert module.main() == 0
+
+
+def test_preload_reads_the_kernels_own_figure() -> None:
+    assert program("preload").available() > 1 << 20
+
+
+def test_the_unit_names_user_mounts_and_its_own_digest(cfg: Config) -> None:
+    unit = launch.service_unit(cfg)
+    text = unit.content.decode()
+    assert f"User={cfg.box.user}" in text
+    assert "KillSignal=SIGINT" in text
+    assert f'RequiresMountsFor="{cfg.comfyui.base_directory}" "{cfg.tmpfs.path}"' in text
+    assert launch.unit_digest(cfg) in text
+
+
+def test_a_percent_sign_in_a_path_is_no_specifier(data: dict[str, Any]) -> None:
+    cfg = Config.load(data | {"comfyui_base_directory": "/srv/100% comfy"})
+    assert '"/srv/100%% comfy"' in launch.service_unit(cfg).content.decode()
+
+
+def test_a_change_of_the_unit_changes_its_digest(cfg: Config) -> None:
+    other = cfg.model_copy(update={"box": cfg.box.model_copy(update={"user": "berta"})})
+    assert launch.unit_digest(cfg) != launch.unit_digest(other)
+
+
+def sourced(text: str, *variables: str) -> list[str]:
+    """Values of variables after a shell has read the text."""
+    script = text + "".join(f'\nprintf "%s\\n" "${name}"' for name in variables)
+    answer = subprocess.run(
+        ["sh", "-eu", "-c", script], capture_output=True, text=True, check=True, env={}
+    )
+    return answer.stdout.splitlines()
+
+
+def test_the_shell_reads_every_value_as_it_stands(cfg: Config) -> None:
+    values = {"A": "plain", "B": "two words", "C": '$HOME `id` "q" #x;&', "D": ""}
+    meanings = dict.fromkeys(values, "A variable of this test.")
+    text = render(f"{ETC}/shell.sh", values=values, meanings=meanings)
+    assert sourced(text, *values) == list(values.values())
+
+
+def test_systemd_reads_every_value_as_it_stands(cfg: Config) -> None:
+    profile = cfg.launch.profiles["production"]
+    values = launch.variables(cfg, profile.variables)
+    meanings = {name: variable.does for name, variable in cfg.launch.variables.items()}
+    text = render(f"{ETC}/comfyui.env", values=values, meanings=meanings)
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(values)
+    for name, value in values.items():
+        assert any(line.startswith(f"{name}=") and value in line for line in lines)
+
+
+def test_model_paths_are_yaml_with_the_archive_only_where_there_is_one() -> None:
+    path = f"{ETC}/extra_model_paths.yaml"
+    one = yaml.safe_load(render(path, active="/a b/models", archive=None, folders=FOLDERS))
+    two = yaml.safe_load(render(path, active="/a", archive="/mnt/sata", folders=FOLDERS))
+    assert "/mnt/sata" not in str(one)
+    assert "/mnt/sata" in str(two)
+
+
+def test_profiles_differ_as_the_chapter_says(cfg: Config) -> None:
+    def told(name: str) -> dict[str, Any]:
+        return dict(json.loads(launch.profile_file(cfg, name).content))
+
+    assert "--highvram" in told("production")["argv"]
+    assert "--normalvram" in told("normalvram")["argv"]
+    assert "--lowvram" in told("lowvram")["argv"]
+    assert told("preload")["preload"] is True
+    assert told("threads")["variables"]["OMP_NUM_THREADS"] == "16"
+    assert "OMP_NUM_THREADS" not in told("optimized")["variables"]
+
+
+def test_listen_follows_access(cfg: Config) -> None:
+    words = launch.argv(cfg, "production")
+    assert words[words.index("--listen") + 1] == "127.0.0.1"
+
+
+def test_every_image_of_a_box_file_renders_with_what_its_task_gives(cfg: Config) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    script = rendered(
+        launch.script_path("lowvram"),
+        image="/opt/strixbox/bin/launch_comfyui.sh",
+        profile="lowvram",
+    )
+    assert script.content.startswith(b"#!/bin/sh\n")
+    assert release.path in launch.running_argv(cfg, release)[0]

@@ -1,0 +1,103 @@
+"""Operations and the commands that they are made of."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import shlex
+from pathlib import Path
+
+import pytest
+from pyinfra.api.arguments import all_argument_meta
+
+import strixbox.box
+import strixbox.operations
+from strixbox.programs import QUERY_LIMIT, Run, read, source, write
+from strixbox.tree import ROOT
+
+
+def programs() -> list[str]:
+    """Names of all programs that are sent to a box."""
+    return [module.name for module in pkgutil.iter_modules(strixbox.box.__path__)]
+
+
+def operations() -> dict[str, inspect.Signature]:
+    """Every operation with its parameters."""
+    found = {}
+    for module in pkgutil.iter_modules(strixbox.operations.__path__):
+        loaded = importlib.import_module(f"strixbox.operations.{module.name}")
+        for name, value in vars(loaded).items():
+            if getattr(value, "is_idempotent", None) is not None and hasattr(value, "_inner"):
+                found[f"{module.name}.{name}"] = inspect.signature(value._inner)
+    return found
+
+
+def test_no_parameter_is_one_of_pyinfras_own() -> None:
+    # pyinfra takes these away before the operation sees them, without a word.
+    assert len(operations()) >= 15
+    for name, signature in operations().items():
+        assert not signature.parameters.keys() & all_argument_meta.keys(), name
+
+
+def test_every_parameter_of_an_operation_is_explained() -> None:
+    for name in operations():
+        module, _, function = name.partition(".")
+        loaded = importlib.import_module(f"strixbox.operations.{module}")
+        told = inspect.getdoc(getattr(loaded, function)._inner) or ""
+        for parameter in operations()[name].parameters:
+            assert f"+ {parameter}:" in told, f"{name}: {parameter}"
+
+
+@pytest.mark.parametrize("program", programs())
+def test_a_program_needs_nothing_but_the_standard_library(program: str) -> None:
+    import sys
+
+    for node in ast.walk(ast.parse(source(program))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            assert name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("program", programs())
+def test_a_program_fits_into_one_argument(program: str) -> None:
+    # MAX_ARG_STRLEN is 128 KiB; sudo and sh wrap the whole command into one word.
+    assert len(shlex.quote(source(program))) + QUERY_LIMIT < 128 * 1024
+
+
+def test_words_of_a_command_are_quoted() -> None:
+    command = Run("rm", "--", "a b; reboot", mend="")
+    assert command.get_raw_value() == "rm -- 'a b; reboot'"
+    asked = read("file_states", {"paths": ["/a'b"]}).get_raw_value()
+    assert shlex.split(asked)[3] == '{"paths":["/a\'b"]}'
+
+
+def test_an_order_goes_over_stdin_and_is_not_shown() -> None:
+    command = write("place_files", {"files": ["content"]})
+    assert "content" not in command.get_raw_value().replace(source("place_files"), "")
+
+
+def test_a_question_that_is_too_long_is_an_error_of_ours() -> None:
+    with pytest.raises(ValueError, match="ask in parts"):
+        read("file_states", {"paths": ["x" * QUERY_LIMIT]})
+
+
+def test_tasks_are_straight_lines() -> None:
+    # What branches on a box's state is an operation; a task may leave out a part by its settings.
+    for path in sorted((ROOT / "tasks").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        kinds = [type(node).__name__ for node in ast.walk(tree)]
+        assert kinds.count("If") <= 1, path.name
+        assert not {"For", "While", "Try", "Lambda"} & set(kinds), path.name
+        assert "get_fact" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_only_the_entry_points_read_host_data() -> None:
+    for path in [*(ROOT / "tasks").glob("*.py"), *(ROOT / "strixbox/operations").glob("*.py")]:
+        assert "host.data" not in Path(path).read_text(encoding="utf-8"), path.name

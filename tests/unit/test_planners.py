@@ -1,0 +1,419 @@
+"""What is decided from what a box tells: purge, models, preflight, releases."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from strixbox.codes import CODES
+from strixbox.config import Config, Model
+from strixbox.models import Places, plan, steps
+from strixbox.operations.release import service_trouble, superfluous
+from strixbox.preflight import CHECKS, examine, kernel_is_fixed
+from strixbox.purge import plan as purge_plan
+from strixbox.release import Release, constraints, file_name, overrides
+from tests.unit.conftest import GROUPS
+
+# --- purge ------------------------------------------------------------------------------------
+
+CLEAN: dict[str, Any] = {
+    "packages": [],
+    "held": [],
+    "sources": {},
+    "preferences": {},
+    "loader": [],
+    "trees": [],
+    "owned": [],
+}
+
+
+def package(name: str, release: str, status: str = "ii") -> dict[str, str]:
+    """One of AMD's packages."""
+    return {"package": name, "status": status, "version": "x", "release": release}
+
+
+def test_a_clean_box_and_a_box_at_the_wanted_version_have_nothing_to_purge(cfg: Config) -> None:
+    assert not purge_plan(CLEAN, cfg.rocm)
+    there = CLEAN | {
+        "packages": [package("rocm-core", "6.4.2"), package("hipcc", "6.4.2", "hi")],
+        "trees": [{"path": "/opt/rocm-6.4.2", "link": False, "version": "6.4.2-120"}],
+        "loader": ["/etc/ld.so.conf.d/10-rocm-opencl.conf"],
+        "owned": ["/etc/ld.so.conf.d/10-rocm-opencl.conf"],
+    }
+    assert not purge_plan(there, cfg.rocm)
+
+
+def test_other_versions_removed_ones_and_the_driver_go(cfg: Config) -> None:
+    remains = CLEAN | {
+        "packages": [
+            package("rocm-core", "6.4.1"),
+            package("rocm-libs", "6.4.2", "rc"),
+            package("amdgpu-dkms", "6.4.2"),
+            package("rocblas", "6.4.2"),
+            package("hip-dev", "6.3.4", "hi"),
+        ],
+        "held": ["hip-dev", "rocblas"],
+    }
+    todo = purge_plan(remains, cfg.rocm)
+    assert todo.packages == ("amdgpu-dkms", "hip-dev", "rocm-core", "rocm-libs")
+    assert todo.held == ("hip-dev",)
+
+
+def test_without_apts_rocm_everything_of_amds_goes(cfg: Config) -> None:
+    none = cfg.rocm.model_copy(update={"version": None})
+    todo = purge_plan(CLEAN | {"packages": [package("rocm-core", "6.4.2")]}, none)
+    assert todo.packages == ("rocm-core",)
+
+
+AMD_LIST = (
+    "# AMD\ndeb [signed-by=/etc/apt/keyrings/rocm.gpg] https://repo.radeon.com/rocm/apt/6.4.1 n m\n"
+)
+
+
+def test_amds_sources_pins_and_keyrings_go_others_stay(cfg: Config) -> None:
+    remains = CLEAN | {
+        "sources": {
+            "/etc/apt/sources.list": "deb http://archive.ubuntu.com/ubuntu noble main\n",
+            "/etc/apt/sources.list.d/rocm.list": AMD_LIST,
+            "/etc/apt/sources.list.d/docker.list": (
+                "deb [signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/x n s\n"
+            ),
+            "/etc/apt/sources.list.d/strixbox-rocm.sources": (
+                "Types: deb\nURIs: https://repo.radeon.com/rocm/apt/6.4.2\n"
+            ),
+        },
+        "preferences": {
+            "/etc/apt/preferences.d/rocm-pin-600": (
+                "Package: *\nPin: release o=repo.radeon.com\nPin-Priority: 600\n"
+            ),
+            "/etc/apt/preferences.d/mine": "Package: nginx\nPin: version 1\nPin-Priority: 9\n",
+        },
+    }
+    todo = purge_plan(remains, cfg.rocm)
+    assert todo.files == (
+        "/etc/apt/preferences.d/rocm-pin-600",
+        "/etc/apt/sources.list.d/rocm.list",
+        "/etc/apt/keyrings/rocm.gpg",
+    )
+    assert todo.mixed == ()
+
+
+def test_a_file_with_amds_and_other_lines_is_its_owners(cfg: Config) -> None:
+    text = AMD_LIST + "deb http://archive.ubuntu.com/ubuntu noble universe\n"
+    remains = CLEAN | {"sources": {"/etc/apt/sources.list": text}}
+    todo = purge_plan(remains, cfg.rocm)
+    assert todo.mixed == ("/etc/apt/sources.list",)
+    assert todo.files == ()
+
+
+def test_a_keyring_that_another_source_uses_stays(cfg: Config) -> None:
+    shared = "deb [signed-by=/etc/apt/keyrings/rocm.gpg] https://example.org/x n m\n"
+    remains = CLEAN | {
+        "sources": {
+            "/etc/apt/sources.list.d/rocm.list": AMD_LIST,
+            "/etc/apt/sources.list.d/other.list": shared,
+        }
+    }
+    assert purge_plan(remains, cfg.rocm).files == ("/etc/apt/sources.list.d/rocm.list",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "deb https://repo.radeon.com.example.org/x n m\n",
+        "# deb https://repo.radeon.com/rocm/apt/6.4.1 n m\ndeb http://a/b n m\n",
+        "deb https://my-repo.radeon.com/x n m\n",
+    ],
+)
+def test_only_amds_own_host_counts(cfg: Config, text: str) -> None:
+    remains = CLEAN | {"sources": {"/etc/apt/sources.list.d/x.list": text}}
+    assert not purge_plan(remains, cfg.rocm)
+
+
+def test_trees_without_amds_version_file_and_owned_ones_stay(cfg: Config) -> None:
+    remains = CLEAN | {
+        "trees": [
+            {"path": "/opt/rocm", "link": True, "dangling": True},
+            {"path": "/opt/rocm-6.3.4", "link": False, "version": "6.3.4-69"},
+            {"path": "/opt/rocm-mine", "link": False, "version": None},
+            {"path": "/opt/rocm-6.4.1", "link": False, "version": "6.4.1-83"},
+            {"path": "/opt/rocm-live", "link": True, "dangling": False},
+        ],
+        "owned": ["/opt/rocm-6.4.1"],
+    }
+    assert purge_plan(remains, cfg.rocm).files == ("/opt/rocm", "/opt/rocm-6.3.4")
+
+
+# --- models -----------------------------------------------------------------------------------
+
+ABSENT = {"kind": "absent", "sha256": None}
+SHA = "a" * 64
+ACTIVE, ARCHIVE = "/a/loras/m", "/s/loras/m"
+
+
+def file(sha256: str | None = SHA) -> dict[str, Any]:
+    """A file with its verified hash."""
+    return {"kind": "file", "size": 1, "sha256": sha256}
+
+
+def link(target: str) -> dict[str, Any]:
+    """A link."""
+    return {"kind": "link", "sha256": None, "target": target}
+
+
+def model(tier: str = "active", **own: Any) -> Model:
+    """A model of the manifest."""
+    data = {"name": "m", "folder": "loras", "tier": tier, "url": "http://h/m", "sha256": SHA}
+    return Model.model_validate(data | own)
+
+
+CASES: dict[str, tuple[Model, dict[str, Any], dict[str, Any], list[str]]] = {
+    "nothing there": (model(), ABSENT, ABSENT, ["fetch"]),
+    "all right": (model(), file(), ABSENT, []),
+    "there, never hashed": (model(), file(None), ABSENT, ["adopt"]),
+    "there, another hash": (model(), file("b" * 64), ABSENT, ["adopt"]),
+    "no url and not there": (model(url=None), ABSENT, ABSENT, ["missing"]),
+    "in the archive": (model(), ABSENT, file(), ["move"]),
+    "in the archive, linked": (model(), link(ARCHIVE), file(), ["move"]),
+    "a link elsewhere": (model(), link("/elsewhere"), ABSENT, ["blocked"]),
+    "something else there": (model(), {"kind": "other", "sha256": None}, ABSENT, ["blocked"]),
+    "a move that was cut": (model(), file(None), file(), ["adopt", "move"]),
+    "a copy of the user's": (model(), file(), file(None), []),
+    "a copy with another content": (model(), file(), file("b" * 64), []),
+    "archive: nothing there": (model("archive"), ABSENT, ABSENT, ["fetch", "link"]),
+    "archive: all right": (model("archive"), link(ARCHIVE), file(), []),
+    "archive: no link": (model("archive"), ABSENT, file(), ["link"]),
+    "archive: still active": (model("archive"), file(), ABSENT, ["move"]),
+    "archive: cut before the link": (model("archive"), file(), file(None), ["adopt", "move"]),
+    "archive: a link elsewhere": (model("archive"), link("/x"), file(), ["blocked"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_of_a_model(case: str) -> None:
+    wanted, active, archive, actions = CASES[case]
+    files = {ACTIVE: active, ARCHIVE: archive}
+    found = steps(wanted, Places(ACTIVE, ARCHIVE), files, {})
+    assert [step.action for step in found] == actions
+
+
+def test_one_tier_needs_no_archive() -> None:
+    known = {"files": {"/a/loras/m": file()}, "urls": {}}
+    assert plan((model(),), "/a", None, known) == []
+
+
+def test_the_hash_of_first_use_is_the_wanted_one() -> None:
+    files = {ACTIVE: file("b" * 64), ARCHIVE: ABSENT}
+    wanted = model(sha256=None)
+    assert steps(wanted, Places(ACTIVE, ARCHIVE), files, {"http://h/m": "b" * 64}) == []
+    found = steps(wanted, Places(ACTIVE, ARCHIVE), files, {"http://h/m": "c" * 64})
+    assert [step.action for step in found] == ["adopt"]
+
+
+# --- preflight --------------------------------------------------------------------------------
+
+GIB = 1 << 30
+GOOD: dict[str, Any] = {
+    "distribution": "ubuntu-24.04",
+    "machine": "x86_64",
+    "kernel": "6.17.0-19-generic",
+    "cpu": "AMD RYZEN AI MAX+ 395 w/ Radeon 8060S",
+    "memory": 125 * GIB,
+    "gpus": [{"device": "0x1586", "vram": str(GIB // 2), "gtt": str(62 * GIB)}],
+    "gfx_targets": ["110501"],
+    "kfd": True,
+    "render": True,
+    "free": 200 * GIB,
+    "rocm": "",
+    "driver": "",
+    "firmware": "20240318.git3b128b60-0ubuntu2.18",
+    "overrides": [],
+    "secure_boot": "on",
+    "time": 1_790_000_000,
+    "synchronised": "yes",
+    "home": "/home/anna",
+    "interrupted": False,
+    "read_only": [],
+    "init": "systemd",
+    "port": None,
+}
+SPOILT: dict[str, tuple[dict[str, Any], str, str]] = {
+    "another distribution": ({"distribution": "debian-12"}, "OS.DISTRIBUTION", "refuse"),
+    "ARM": ({"machine": "aarch64"}, "OS.DISTRIBUTION", "refuse"),
+    "no systemd": ({"init": "sh"}, "OS.SYSTEMD", "refuse"),
+    "read-only": ({"read_only": ["/"]}, "OS.READ_ONLY", "refuse"),
+    "dpkg halfway": ({"interrupted": True}, "APT.INTERRUPTED", "refuse"),
+    "ten years late": ({"time": 1_790_000_000 - 315_360_000}, "OS.CLOCK", "refuse"),
+    "ten years early": ({"time": 1_790_000_000 + 315_360_000}, "OS.CLOCK", "refuse"),
+    "another CPU": ({"cpu": "Intel"}, "CPU.MODEL", "warn"),
+    "half the memory": ({"memory": 62 * GIB}, "RAM.SIZE", "warn"),
+    "no GPU": ({"gpus": []}, "GPU.PCI", "refuse"),
+    "another GPU": (
+        {"gpus": [{"device": "0x744c", "vram": "1", "gtt": "1"}]},
+        "GPU.PCI",
+        "refuse",
+    ),
+    "no KFD": ({"kfd": False}, "GPU.KFD", "refuse"),
+    "another target": ({"gfx_targets": ["110000"]}, "GPU.KFD", "refuse"),
+    "no render node": ({"render": False}, "GPU.RENDER", "refuse"),
+    "carved out": (
+        {"gpus": [{"device": "0x1586", "vram": str(96 * GIB), "gtt": str(62 * GIB)}]},
+        "GPU.CARVE_OUT",
+        "warn",
+    ),
+    "small GTT": (
+        {"gpus": [{"device": "0x1586", "vram": "0", "gtt": str(15 * GIB)}]},
+        "GPU.GTT",
+        "warn",
+    ),
+    "dkms": ({"driver": "ii 1:6.12"}, "DRIVER.DKMS", "warn"),
+    "broken firmware": ({"firmware": "20251125-0ubuntu1"}, "FIRMWARE.BROKEN", "refuse"),
+    "override": ({"overrides": ["/etc/environment: HSA"]}, "ENV.OVERRIDE", "warn"),
+    "full disk": ({"free": 3 * GIB}, "DISK.ROOM", "refuse"),
+    "another home": ({"home": "/srv/anna"}, "USER.HOME", "refuse"),
+    "no account": ({"home": None}, "USER.HOME", "refuse"),
+    "port taken": ({"port": "nginx (process 7)"}, "PORT.TAKEN", "refuse"),
+}
+
+
+@pytest.fixture
+def new(data: dict[str, Any]) -> Config:
+    """A box of the stack that AMD supports."""
+    return Config.load(data | deepcopy(GROUPS["rocm_7_2"]))
+
+
+def test_a_good_box_has_no_findings(new: Config) -> None:
+    assert {f.code for f in examine(GOOD, new) if f.verdict != "ok"} == set()
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_what_is_wrong_is_found_with_a_mend(new: Config, case: str) -> None:
+    change, code, verdict = SPOILT[case]
+    found = {f.code: f for f in examine(GOOD | change, new)}
+    assert found[code].verdict == verdict
+    assert found[code].evidence
+    assert found[code].mend
+
+
+def test_what_is_accepted_keeps_its_evidence_and_reason(data: dict[str, Any]) -> None:
+    cfg = Config.load(data | {"box_accept": {"CPU.MODEL": "a test box"}})
+    (finding,) = [f for f in examine(GOOD | {"cpu": "Intel"}, cfg) if f.code == "CPU.MODEL"]
+    assert finding.verdict == "accepted"
+    assert (finding.evidence, finding.mend) == ("Intel", "accepted: a test box")
+
+
+def test_every_code_is_listed_and_used(new: Config) -> None:
+    found = {f.code for check in CHECKS for f in check(GOOD, new)}
+    assert found == CODES
+
+
+def test_rocm_6_4_is_warned_of_with_the_way_out(cfg: Config) -> None:
+    (finding,) = [f for f in examine(GOOD, cfg) if f.code == "KERNEL.ROCM"]
+    assert finding.verdict == "warn"
+    assert "does not support" in finding.evidence
+    assert "rocm_7_2" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("release", "fixed"),
+    [
+        ("6.8.0-51-generic", False),
+        ("6.11.0-17-generic", False),
+        ("6.14.0-1017-oem", False),
+        ("6.14.0-1018-oem", True),
+        ("6.14.0-37-generic", False),
+        ("6.17.0-18-generic", False),
+        ("6.17.0-19-generic", True),
+        ("6.17.0-1005-oem", True),
+        ("6.18.3", False),
+        ("6.18.4", True),
+        ("6.19.0-rc1", True),
+        ("7.0.0-1-generic", True),
+        ("unknown", False),
+    ],
+)
+def test_kernels_with_the_two_fixes(release: str, fixed: bool) -> None:
+    assert kernel_is_fixed(release) is fixed
+
+
+# --- releases ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("releases", "keep", "doomed"),
+    [
+        ({"now": 9}, 2, []),
+        ({"now": 9, "old": 5}, 2, []),
+        ({"now": 9, "old": 5, "older": 3}, 2, ["older"]),
+        ({"now": 9, "half": None, "old": 5}, 2, ["half"]),
+        ({"now": 1, "newer": 5, "old": 3}, 2, ["old"]),
+        ({"now": 9, "a": 1, "b": 2, "c": 3}, 3, ["a"]),
+    ],
+)
+def test_the_newest_sealed_releases_are_kept(
+    releases: dict[str, int | None], keep: int, doomed: list[str]
+) -> None:
+    assert superfluous(releases, "now", keep) == doomed
+
+
+def test_a_release_is_named_by_its_pins_alone(cfg: Config, data: dict[str, Any]) -> None:
+    one = Release(cfg.python, cfg.comfyui, {})
+    other = Config.load(data | {"comfyui_port": 9000, "comfyui_start_timeout": 9})
+    assert Release(other.python, other.comfyui, {}).id == one.id
+    pinned = Config.load(data | {"comfyui_commit": "0" * 40})
+    assert Release(pinned.python, pinned.comfyui, {}).id != one.id
+    assert Release(cfg.python, cfg.comfyui, {"node": "x"}).id != one.id
+
+
+def test_the_lock_leaves_torch_to_the_stack(cfg: Config, new: Config) -> None:
+    for each in (cfg, new):
+        release = Release(each.python, each.comfyui, {})
+        assert "+rocm" in release.packages()["torch"]
+        assert release.packages()["numpy"] == each.python.numpy
+        assert "requests" in release.packages()
+        assert f"torch=={release.packages()['torch']}" in constraints(each.python)
+        assert f"torch=={release.packages()['torch']}" in overrides(release)
+        assert all("%" not in file_name(wheel) for wheel in each.python.wheels)
+
+
+def running(cfg: Config, release: Release) -> dict[str, Any]:
+    """A service that runs as it shall."""
+    from strixbox import launch
+
+    profile = cfg.launch.profiles[cfg.comfyui.profile]
+    environment = launch.variables(cfg, profile.variables)
+    return {
+        "enabled": True,
+        "active": True,
+        "stale": False,
+        "answers": True,
+        "current": release.path,
+        "process": {
+            "argv": launch.running_argv(cfg, release),
+            "environment": environment | {"STRIXBOX_UNIT": launch.unit_digest(cfg)},
+        },
+    }
+
+
+def test_a_service_that_runs_as_it_shall_is_left_alone(cfg: Config) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    assert service_trouble(cfg, release, running(cfg, release)) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"current": "/opt/strixbox/releases/x"}, "shall name release"),
+        ({"enabled": False}, "enabled at boot"),
+        ({"stale": True}, "not read its unit file"),
+        ({"active": False}, "to be started"),
+        ({"answers": False}, "does not answer"),
+        ({"process": {"argv": ["python"], "environment": {}}}, "other flags"),
+    ],
+)
+def test_a_service_that_differs_is_told(cfg: Config, change: dict[str, Any], words: str) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    trouble = service_trouble(cfg, release, running(cfg, release) | change)
+    assert words in "; ".join(trouble)
