@@ -64,6 +64,10 @@ class Box:
         self.run(["chown", owner, path])
         self.run(["chmod", mode, path])
 
+    def main_pid(self, unit: str) -> str:
+        """Process of a running service."""
+        return self.run(["systemctl", "show", "--value", "--property=MainPID", unit]).stdout.strip()
+
     def state(self) -> dict[str, str]:
         """Files, packages, units and mounts, for telling whether a run changed anything."""
         found: dict[str, str] = json.loads(self.run(["python3", "-"], text=_state_program()).stdout)

@@ -155,7 +155,8 @@ class Content:
         platforms = [f"--platform={name}_x86_64" for name in PLATFORMS]
         for lock in (tools, *self._locks()):
             run(
-                *("uv", "run", "--quiet", "--no-project", "--with", "pip", "python", "-m", "pip"),
+                *(str(self.project / "bin" / "uv"), "run", "--quiet", "--no-project"),
+                *("--with", "pip", "python", "-m", "pip"),
                 *("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"),
                 *("--disable-pip-version-check", "--python-version", self.python, *platforms),
                 *("--dest", str(download), "--requirement", str(lock)),
