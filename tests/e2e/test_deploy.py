@@ -1,0 +1,131 @@
+"""The main job: a box becomes what it shall be, and the second run changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+
+import pytest
+
+from strixbox.layout import SERVICE
+from tests.e2e.conftest import Fleet
+from tests.lab import difference
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.mark.parametrize("state", ["bare", "old-rocm", "handmade"])
+def test_dry_run_tells_the_truth_and_the_second_run_changes_nothing(
+    fleet: Fleet, state: str
+) -> None:
+    box = fleet.add("e2e", state)
+    before = box.state()
+
+    plan = fleet.run(dry=True)
+    assert plan.code == 0, plan.text
+    assert difference(before, box.state()) == []
+
+    first = fleet.run()
+    assert first.code == 0, first.text
+    assert first.changed("e2e") == plan.changed("e2e")
+    after = box.state()
+    assert difference(before, after) != []
+
+    second = fleet.run()
+    assert second.code == 0, second.text
+    assert second.changed("e2e") == []
+    assert difference(after, box.state()) == []
+
+
+def test_what_the_user_had_is_there_and_in_use(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "handmade")
+    base = "/home/strix/ComfyUI"
+    mine = [
+        f"{base}/models/checkpoints/my model.safetensors",
+        f"{base}/models/loras/größe.safetensors",
+        f"{base}/output/ComfyUI_00001_.png",
+        f"{base}/user/default/workflows/mine.json",
+        f"{base}/custom_nodes/MyNode/__init__.py",
+        f"{base}/custom_nodes/MyNode/requirements.txt",
+        f"{base}/main.py",
+    ]
+    before = {path: box.state()[path] for path in mine}
+    bashrc, fstab = box.read("/home/strix/dotfiles-bashrc"), box.read("/etc/fstab")
+
+    assert fleet.run().code == 0
+
+    now = box.state()
+    assert {path: now[path] for path in mine} == before
+    assert now["/home/strix/.bashrc"].endswith("-> dotfiles-bashrc")
+    assert box.read("/home/strix/dotfiles-bashrc").startswith(bashrc)
+    kept = [line for line in fstab.splitlines() if "comfyui_cache" not in line]
+    entries = box.read("/etc/fstab").splitlines()
+    assert [line for line in entries if "comfyui_cache" not in line] == kept
+    assert sum("comfyui_cache" in line for line in entries) == 1
+    assert "[E]" not in box.run("findmnt --verify", check=False).stdout
+
+    url = f"http://{box.address}:8188"
+    with urllib.request.urlopen(f"{url}/object_info", timeout=10) as answer:
+        nodes = json.load(answer)
+    assert "MyNode" in nodes
+    assert "VAEDecodeTiled_TiledDiffusion" in nodes
+    (seen,) = nodes["CheckpointLoaderSimple"]["input"]["required"].values()
+    assert "my model.safetensors" in seen[0]
+
+    python = "/opt/strixbox/current/venv/bin/python"
+    told = box.run([python, "-c", "import torch; print(torch.__version__, torch.version.hip)"])
+    assert told.stdout.split() == ["2.6.0+rocm6.4.2.git76481f7c", "6.4.43484-123eb5128"]
+    # The node's own requirement asked for torch; what it asked for besides is there.
+    assert box.run([python, "-c", "import comfy_extra_dep"]).returncode == 0
+
+
+def test_two_boxes_at_once_each_on_its_stack(fleet: Fleet) -> None:
+    fleet.add("one")
+    seven = fleet.add("two", "old-rocm", groups=("lab", "rocm_7_2", "lab_rocm_7_2"))
+
+    first = fleet.run()
+    assert first.code == 0, first.text
+    states = [box.state() for box in fleet.boxes]
+    second = fleet.run()
+
+    assert second.code == 0, second.text
+    for box, state in zip(fleet.boxes, states, strict=True):
+        assert second.changed(box.name) == []
+        assert difference(state, box.state()) == []
+    assert not [key for key in seven.state() if key.startswith("dpkg:roc")]
+    environment = seven.read(f"/proc/{seven.main_pid(SERVICE)}/environ")
+    assert "HSA_OVERRIDE" not in environment
+    assert "HSA_OVERRIDE" not in seven.read("/etc/strixbox/shell.sh")
+
+
+def test_the_service_is_what_the_launch_script_starts(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged, comfyui_profile="normalvram", comfyui_port=8200)
+
+    outcome = fleet.run()
+
+    assert outcome.code == 0, outcome.text
+    pid = box.main_pid(SERVICE)
+    words = box.read(f"/proc/{pid}/cmdline").split("\0")
+    assert "--normalvram" in words
+    assert words[words.index("--port") + 1] == "8200"
+    assert box.run(["ps", "-o", "user=", pid]).stdout.strip() == "strix"
+    assert fleet.run().changed("e2e") == []
+    # SIGINT ends it cleanly: TunableOp writes its results at a normal exit only.
+    box.run("systemctl stop comfyui.service")
+    shown = box.run("systemctl show -p Result comfyui.service").stdout
+    assert shown.strip() == "Result=success"
+
+
+def test_models_and_ram_disk_survive_a_reboot(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    assert fleet.run().code == 0
+    digest = hashlib.sha256(box.read("/etc/fstab").encode()).hexdigest()
+
+    box.power_off()
+    box.power_on()
+
+    outcome = fleet.run("verify.py")
+    assert outcome.code == 0, outcome.text
+    assert hashlib.sha256(box.read("/etc/fstab").encode()).hexdigest() == digest
+    assert "comfyui_cache" in box.run("findmnt -t tmpfs").stdout

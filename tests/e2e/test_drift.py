@@ -1,0 +1,100 @@
+"""Whatever somebody changes by hand is found and mended by the next run."""
+
+from __future__ import annotations
+
+import pytest
+
+from strixbox.layout import SERVICE
+from tests.e2e.conftest import Fleet
+from tests.lab import difference
+
+pytestmark = pytest.mark.lab
+
+# What is done to a converged box, and the operation that has to notice.
+DRIFT = {
+    "echo x >> /etc/strixbox/comfyui.env": "Launch | Write variables",
+    "rm /opt/strixbox/lib/preload": "Base | Put programs",
+    "chmod 777 /opt/strixbox/bin": "Base | Put programs",
+    "chown root /var/lib/strixbox/tunableop": "Base | Put programs",
+    "apt-mark unhold rocm-libs": "ROCm | Install and hold",
+    "dpkg --purge --force-depends rocm-libs": "ROCm | Install and hold",
+    "echo '# x' >> /etc/apt/preferences.d/strixbox-rocm": "ROCm | Add AMD's repository",
+    "rm /etc/apt/keyrings/strixbox-rocm.asc": "ROCm | Add AMD's repository",
+    "gpasswd --delete strix render": "Base | Put the user",
+    "rm -rf /opt/strixbox/uv/*/bin/uv": "Python | Install uv",
+    "rm -rf /opt/strixbox/current/venv/lib/python3*/site-packages/aiohttp-*": (
+        "Python | Install torch"
+    ),
+    "echo 'import os' >> /opt/strixbox/current/ComfyUI/main.py": "ComfyUI | Check out",
+    "rm -rf /opt/strixbox/current/nodes/ComfyUI-TiledDiffusion": "ComfyUI | Check out",
+    "mount -o remount,size=512M /tmp/comfyui_cache": "RAM disk | Mount",
+    "rm /home/strix/ComfyUI/models/vae/sdxl_vae.safetensors": "Models | Have",
+    "sed -i '/strixbox/d' /home/strix/.bashrc": "Launch | Have the variables",
+    "systemctl disable comfyui.service": "Service | Run the release",
+    "sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ /etc/systemd/system/comfyui.service": (
+        "Service | Run the release"
+    ),
+    "systemctl disable strixbox-preload.service": "Service | Preload",
+}
+
+
+def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    assert fleet.run().code == 0
+    before = box.state()
+    for command in DRIFT:
+        box.run(command)
+    assert difference(before, box.state()) != []
+
+    plan = fleet.run(dry=True)
+    outcome = fleet.run()
+
+    assert outcome.code == 0, outcome.text
+    changed = outcome.changed("e2e")
+    for command, operation in DRIFT.items():
+        assert any(name.startswith(operation) for name in changed), command
+    assert changed == plan.changed("e2e")
+    after = box.state()
+    assert [
+        line
+        for line in difference(before, after)
+        if not line.startswith(
+            (
+                "pid:",  # the service was started anew
+                "/etc/group-",  # the copies that gpasswd makes
+                "/etc/gshadow-",
+                "/var/backups/",  # what the drift had made of our files is kept
+                "/var/lib/strixbox/files.json",  # the model has a new inode
+            )
+        )
+    ] == []
+    assert fleet.run().changed("e2e") == []
+
+
+def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    assert fleet.run().code == 0
+    profile = "/etc/strixbox/launch/production.json"
+    box.run(f"cp {profile} /tmp/kept && sed -i s/--highvram/--lowvram/ {profile}")
+    box.run("systemctl restart comfyui.service")
+    box.run(f"cp /tmp/kept {profile}")
+
+    outcome = fleet.run()
+
+    assert [n.partition(" | ")[0] for n in outcome.changed("e2e")] == ["Service"], outcome.text
+    assert "--highvram" in box.read(f"/proc/{box.main_pid(SERVICE)}/cmdline")
+
+
+def test_the_ram_disk_grows_once_and_keeps_its_files(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    assert fleet.run().code == 0
+    box.run("echo mine > /tmp/comfyui_cache/note")
+    fleet.entries["e2e"]["settings"]["tmpfs_size_gib"] = 2
+
+    outcome = fleet.run()
+
+    assert outcome.code == 0, outcome.text
+    assert [n for n in outcome.changed("e2e") if n.startswith("RAM disk")]
+    assert box.read("/tmp/comfyui_cache/note") == "mine\n"
+    assert "size=2097152k" in box.run("findmnt /tmp/comfyui_cache").stdout
+    assert fleet.run().changed("e2e") == []
