@@ -74,6 +74,8 @@ def move(item: dict[str, Any]) -> None:
         if os.path.lexists(aside):
             os.unlink(aside)
         os.symlink(target, aside)
+        info = os.stat(target)
+        os.lchown(aside, info.st_uid, info.st_gid)
         os.replace(aside, source)
     else:
         os.unlink(source)
