@@ -37,6 +37,11 @@ class Release:
         return f"{RELEASES}/{self.id}"
 
     @property
+    def seal(self) -> str:
+        """File that says that the release was proved."""
+        return f"{self.path}/release.json"
+
+    @property
     def venv(self) -> str:
         """The release's Python environment."""
         return f"{self.path}/venv"

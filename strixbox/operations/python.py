@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 from pyinfra.context import host
 
-from strixbox.config import Python
+from strixbox.config import Python, Wheel
 from strixbox.facts import Environments, FileStates, VerifiedFiles
 from strixbox.layout import LOCKS, OPT, RECORDS, WHEELS
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
@@ -60,11 +61,13 @@ def uv_tool(python: Python) -> Steps:
 
 @box_operation
 def wheel_files(release: Release) -> Steps:
-    """Have the stack's wheels on the box, checked; a proved release needs them no more.
+    """Have the stack's wheels on the box, checked; once they are installed they may be gone.
 
-    + release: the release that is being built
+    + release: the release whose wheels they are
     """
-    seal = f"{release.path}/release.json"
+    if environment_needs(release).wheels == ():
+        host.noop(f"the wheels of release {release.id} are installed")
+        return
     paths = {f"{WHEELS}/{file_name(wheel)}": wheel for wheel in release.python.wheels}
     known = ask(VerifiedFiles, paths=tuple(paths), records=RECORDS)
     missing = {
@@ -73,7 +76,7 @@ def wheel_files(release: Release) -> Steps:
         if known["files"][path]["sha256"] is None
         or known["files"][path]["sha256"] != (wheel.sha256 or known["urls"].get(wheel.url))
     }
-    if not missing or ask(FileStates, paths=(seal,))[seal]["kind"] == "file":
+    if not missing:
         host.noop(f"the wheels of release {release.id} are there")
         return
     for path in missing:
@@ -101,37 +104,29 @@ def python_environment(release: Release) -> Steps:
     that this one was cut short, and the environment is made anew.
     """
     python, venv = release.python, release.venv
-    unfinished = f"{release.path}/unfinished"
-    now = ask(Environments, paths=(venv,))[venv]
-    marker = ask(FileStates, paths=(unfinished,))[unfinished]
-    missing = {
-        name: version
-        for name, version in release.packages().items()
-        if now["packages"].get(name) != version
-    }
-    if now["python"] == python.version and not missing and marker["kind"] == "absent":
-        host.noop(f"{venv} holds {len(now['packages'])} packages as pinned")
+    needs = environment_needs(release)
+    if not needs:
+        host.noop(f"{venv} holds {len(release.packages())} packages as pinned")
         return
-    say(f"{venv}: Python {python.version}, {len(missing)} packages to install")
-    if missing and len(missing) <= 5:
-        say(", ".join(f"{n} {now['packages'].get(n, 'absent')} -> {v}" for n, v in missing.items()))
-    anew = now["python"] != python.version or marker["kind"] != "absent"
-    # One lost package is no reason to unpack gigabytes of torch again.
-    wheels = [w for w in python.wheels if anew or canonicalize_name(w.project) in missing]
+    say(f"{venv}: Python {python.version}, {len(needs.packages)} packages to install")
+    if 0 < len(needs.packages) <= 5:
+        say(", ".join(f"{name} {found or 'absent'}" for name, found in needs.packages.items()))
     yield Run("mkdir", "-p", release.path, mend="")
-    yield Run("touch", unfinished, mend="")
-    if anew:
+    yield Run("touch", _marker(release), mend="")
+    if needs.anew:
+        # What was installed for the user's nodes goes with it, and so does the proof.
+        yield Run("rm", "-f", _record(release), release.seal, mend="")
         yield _uv(
             *(python, "venv", "--quiet", "--clear", "--no-project"),
             *("--python", f"python{python.version}", venv),
             mend=f"Python {python.version} is not on the box; install it, or set python_version"
             " and wheels for the one it has.",
         )
-    if wheels:
+    if needs.wheels:
         yield _uv(
             *(python, "pip", "install", "--quiet", "--python", venv),
             *("--no-deps", "--no-index", "--reinstall", "--compile-bytecode"),
-            *(f"{WHEELS}/{file_name(wheel)}" for wheel in wheels),
+            *(f"{WHEELS}/{file_name(wheel)}" for wheel in needs.wheels),
             mend="The stack's wheels could not be installed; the lines above say why. Free disk"
             f" room or remove the damaged file in {WHEELS}, then run again.",
         )
@@ -143,14 +138,47 @@ def python_environment(release: Release) -> Steps:
         mend=f"ComfyUI's requirements could not be installed from {python.index_url}; see that the"
         " box reaches it and has disk room, then run again.",
     )
-    yield Run("rm", unfinished, mend="")
-    after = ask(Environments, paths=(venv,))[venv]["packages"]
-    wrong = [n for n, version in release.packages().items() if after.get(n) != version]
-    if wrong:
+    yield Run("rm", _marker(release), mend="")
+    left = environment_needs(release)
+    if left:
         raise BoxTrouble(
-            f"{venv} lacks {', '.join(sorted(wrong))} after installing; remove {release.path}"
-            " and run again."
+            f"{venv} lacks {', '.join(sorted(left.packages))} after installing; remove"
+            f" {release.path} and run again."
         )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a release's environment lacks."""
+
+    anew: bool
+    packages: dict[str, str | None]  # version that is there, by name of a package that is wrong
+    wheels: tuple[Wheel, ...]
+
+    def __bool__(self) -> bool:
+        return self.anew or bool(self.packages)
+
+
+def environment_needs(release: Release) -> Needs:
+    """What has to be installed: all of it anew, or the packages that are not as pinned.
+
+    One lost package is no reason to unpack gigabytes of torch again.
+    """
+    marker = ask(FileStates, paths=(_marker(release),))[_marker(release)]
+    now = ask(Environments, paths=(release.venv,))[release.venv]
+    anew = now["python"] != release.python.version or marker["kind"] != "absent"
+    held = {} if anew else now["packages"]
+    wrong = {n: held.get(n) for n, v in release.packages().items() if held.get(n) != v}
+    wheels = tuple(w for w in release.python.wheels if canonicalize_name(w.project) in wrong)
+    return Needs(anew, wrong, wheels)
+
+
+def _record(release: Release) -> str:
+    return f"{release.path}/user-nodes.json"
+
+
+def _marker(release: Release) -> str:
+    return f"{release.path}/unfinished"
 
 
 @box_operation
@@ -159,8 +187,9 @@ def user_node_requirements(release: Release) -> Steps:
 
     + release: the release that is being built
     """
-    record = f"{release.path}/user-nodes.json"
-    if ask(FileStates, paths=(record,))[record]["kind"] == "file":
+    record = _record(release)
+    done = ask(FileStates, paths=(record,))[record]["kind"] == "file"
+    if done and not environment_needs(release).anew:
         host.noop("the user's nodes have their requirements")
         return
     say(f"{release.venv}: requirements of {len(release.user_nodes)} nodes of the user's")

@@ -12,6 +12,7 @@ from strixbox.facts import FileStates, Service, UserNodes
 from strixbox.layout import CURRENT, RELEASES, SERVICE
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing
+from strixbox.operations.python import environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
 
@@ -33,8 +34,8 @@ def proved_release(cfg: Config, release: Release) -> Steps:
     + cfg: the box's settings
     + release: the release that was built
     """
-    seal = f"{release.path}/release.json"
-    if ask(FileStates, paths=(seal,))[seal]["kind"] == "file":
+    sealed = ask(FileStates, paths=(release.seal,))[release.seal]["kind"] == "file"
+    if sealed and not environment_needs(release).anew:
         host.noop(f"release {release.id} is proved")
         return
     say(f"{release.path}: prove torch, flags, nodes and start")
