@@ -43,7 +43,6 @@ class RunLog:
         self.configs: dict[str, Config] = {}
         self.locks: dict[str, Any] = {}
         self.refused: dict[str, str] = {}
-        self.unreached: dict[str, str] = {}
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
 
@@ -118,9 +117,8 @@ class RunLog:
     def outcome(self, box: str, rows: list[dict[str, Any]]) -> str:
         """One word for a box: failed, planned, changed, unchanged or unfinished."""
         outcomes = {row["outcome"] for row in rows}
-        if box in self.unreached or box in self.refused or "failed" in outcomes:
-            return "failed"
-        if any(box == failed.name for failed in self.state.failed_hosts):
+        failed = {host.name for host in self.state.failed_hosts}
+        if box in failed or box in self.refused or "failed" in outcomes:
             return "failed"
         if "planned" in outcomes and dry_run():
             return "planned"
@@ -130,14 +128,19 @@ class RunLog:
 
     def trouble(self, box: str, rows: list[dict[str, Any]]) -> str | None:
         """Why a box failed, in the sentence that its operation gave."""
-        if box in self.unreached:
-            return f"not reached: {self.unreached[box]}"
+        host = self.state.inventory.get_host(box)
+        if host not in self.state.activated_hosts:
+            where = f"{host.data.ssh_user}@{host.data.ssh_hostname}"
+            return (
+                f"not reached: pyinfra's words are above; see that the box is on and that"
+                f" 'ssh -p {host.data.ssh_port} {where}' logs in"
+            )
         if box in self.refused:
             return self.refused[box]
         for row in rows:
             if row["outcome"] == "failed":
                 return f"{row['operation']}: {row['says']}"
-        if any(box == failed.name for failed in self.state.failed_hosts):
+        if host in self.state.failed_hosts:
             return "a question to the box was not answered; the lines above say why"
         return None
 
@@ -174,11 +177,6 @@ class RunLog:
 
 class Clock(BaseStateCallback):
     """pyinfra's callbacks, handed on to the log of their run."""
-
-    @staticmethod
-    def host_connect_error(state: State, host: Host, error: object) -> None:
-        """Remember why a box could not be reached."""
-        _LOGS[0].unreached[host.name] = str(error)
 
     @staticmethod
     def operation_host_start(state: State, host: Host, op_hash: str) -> None:
@@ -220,7 +218,8 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
         sentence = f"another run works on this box ({holder}); wait for its end and run again"
         log.refused[host.name] = sentence
         logger.error(f"{host.print_prefix}{sentence}")
-        state.fail_hosts({host})
+        # The host itself: pyinfra's `host` names another one, or none, by the time of the summary.
+        state.fail_hosts({state.inventory.get_host(host.name)})
         # Ends the planning of this box alone; any other exception would end it for all.
         raise GreenletExit
 
