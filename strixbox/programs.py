@@ -6,7 +6,9 @@ a bare box can be asked before anything has been put on it, and the box never ru
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 # One argument of execve is at most 128 KiB (MAX_ARG_STRLEN), and `sh -c` gets all in one.
 QUERY_LIMIT = 90_000
+FULL = os.strerror(errno.ENOSPC)  # in every program's words: apt, dpkg, pip, uv, git, Python
 
 
 class Run(StringCommand):
@@ -51,8 +54,11 @@ class Run(StringCommand):
             print_input=state.print_input,
             **connector_arguments,
         )
-        if not status and self.mend:
-            output.combined_lines.append(OutputLine("stderr", self.mend))
+        mend = self.mend
+        if not status and any(FULL in line.line for line in output.combined_lines):
+            mend = "The box's disk is full: free disk room (df -h shows where), then run again."
+        if not status and mend:
+            output.combined_lines.append(OutputLine("stderr", mend))
         return status, output
 
 
