@@ -48,6 +48,8 @@ class Outcome:
 class Fleet:
     """Boxes of one test with their groups and settings, and runs over them."""
 
+    project = PROJECT
+
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab = lab
         self.folder = folder
@@ -74,15 +76,30 @@ class Fleet:
         }
         return box
 
-    def run(self, entry: str = "deploy.py", *flags: str, dry: bool = False) -> Outcome:
-        """Run an entry point over all boxes."""
+    def write(self) -> Path:
+        """Write boxes.yaml as the entries stand."""
         path = self.folder / "boxes.yaml"
         path.write_text(yaml.safe_dump({"boxes": list(self.entries.values())}), encoding="utf-8")
-        command = [sys.executable, "-m", "pyinfra", "--dry" if dry else "-y", *flags]
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """Environment of a run over this test's boxes."""
+        return {**os.environ, "STRIXBOX_BOXES": str(self.folder / "boxes.yaml")}
+
+    @staticmethod
+    def command(entry: str, *flags: str) -> list[str]:
+        """What a user types."""
+        # --dry with -y would skip the detection of changes (pyinfra 3.10).
+        consent = () if "--dry" in flags else ("-y",)
+        return [sys.executable, "-m", "pyinfra", *consent, *flags, "inventory.py", entry]
+
+    def run(self, entry: str = "deploy.py", *flags: str, dry: bool = False) -> Outcome:
+        """Run an entry point over all boxes."""
+        self.write()
         answer = subprocess.run(
-            [*command, "inventory.py", entry],
+            self.command(entry, *(["--dry"] if dry else []), *flags),
             cwd=PROJECT,
-            env={**os.environ, "STRIXBOX_BOXES": str(path)},
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import socket
@@ -112,7 +111,7 @@ def start_box(name: str, image: str, key: Path) -> Box:
     podman("rm", "--force", "--time", "0", "--volumes", container, check=False)
     podman(
         *("run", "--detach", *START, "--hostname", name, "--name", container),
-        *("--ip", fixed_address(name), "--network-alias", name),
+        *("--ip", fixed_address(name, key.parent), "--network-alias", name),
         *("--label", "strixbox=box", image, "/sbin/init"),
     )
     box = Box(name, address_of(container), key)
@@ -120,11 +119,21 @@ def start_box(name: str, image: str, key: Path) -> Box:
     return box
 
 
-def fixed_address(name: str) -> str:
-    """The box's own address: it stays the same when the power comes back."""
-    number = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 200
+def fixed_address(name: str, folder: Path) -> str:
+    """The box's own address: it stays the same when the power comes back, or the box anew.
+
+    box1, box2, ... have 11, 12, ...; other names get numbers from 50 on as they come, noted in
+    ``folder``.
+    """
     match = re.fullmatch(r"box(\d{1,2})", name)
-    return f"{SUBNET_PREFIX}.{10 + int(match.group(1)) if match else 50 + number}"
+    if match:
+        return f"{SUBNET_PREFIX}.{10 + int(match.group(1))}"
+    note = folder / "addresses.json"
+    known: list[str] = json.loads(note.read_text(encoding="utf-8")) if note.exists() else []
+    if name not in known:
+        known.append(name)
+        note.write_text(json.dumps(known), encoding="utf-8")
+    return f"{SUBNET_PREFIX}.{50 + known.index(name)}"
 
 
 def address_of(container: str) -> str:
