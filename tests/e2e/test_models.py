@@ -1,0 +1,94 @@
+"""Models in their tiers: downloaded, moved, linked; what is the user's is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from strixbox.groups import read_group_data
+from tests.e2e.conftest import Fleet
+from tests.lab import difference
+
+pytestmark = pytest.mark.lab
+
+ACTIVE = "/home/strix/ComfyUI/models"
+ARCHIVE = "/mnt/sata/models"
+
+
+def manifest(**own: Any) -> list[dict[str, Any]]:
+    """The lab's models; what is given is set for the checkpoint, the first of them."""
+    models = [dict(model) for model in read_group_data()["lab"]["models_manifest"]]
+    models[0] |= own
+    return models
+
+
+def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    box.run(f"mkdir -p {ARCHIVE} && mount -t tmpfs tmpfs /mnt/sata && mkdir -p {ARCHIVE}")
+    box.run(f"chown strix: {ARCHIVE}")
+    assert fleet.run().code == 0
+    settings = fleet.entries["e2e"]["settings"]
+    path = f"checkpoints/{manifest()[0]['name']}"
+    digest = box.run(["sha256sum", f"{ACTIVE}/{path}"]).stdout.split()[0]
+
+    settings |= {"models_archive": ARCHIVE, "models_manifest": manifest(tier="archive")}
+    plan, moved = fleet.run(dry=True), fleet.run()
+    assert moved.code == 0, moved.text
+    assert moved.changed("e2e") == plan.changed("e2e")
+    assert box.run(["readlink", f"{ACTIVE}/{path}"]).stdout.strip() == f"{ARCHIVE}/{path}"
+    assert box.run(["sha256sum", f"{ARCHIVE}/{path}"]).stdout.split()[0] == digest
+    owner = box.run(["stat", "--format=%U", f"{ACTIVE}/{path}", f"{ARCHIVE}/{path}"]).stdout
+    assert owner.split() == ["strix", "strix"]
+    state = box.state()
+    assert fleet.run().changed("e2e") == []
+    assert difference(state, box.state()) == []
+
+    settings["models_manifest"] = manifest()
+    back = fleet.run()
+    assert back.code == 0, back.text
+    assert box.run(["test", "-L", f"{ACTIVE}/{path}"], check=False).returncode == 1
+    assert box.run(["sha256sum", f"{ACTIVE}/{path}"]).stdout.split()[0] == digest
+    assert box.run(["test", "-e", f"{ARCHIVE}/{path}"], check=False).returncode == 1
+    assert fleet.run().changed("e2e") == []
+
+
+def test_an_archive_whose_disk_is_not_mounted_is_refused(fleet: Fleet, converged: str) -> None:
+    fleet.add("e2e", converged, models_archive="/mnt/nowhere/models")
+    outcome = fleet.run()
+    assert "would fill the system disk; mount the archive disk" in outcome.trouble("e2e")
+
+
+def test_a_cut_download_is_resumed(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    name = manifest()[0]["name"]
+    box.run(f"rm {ACTIVE}/checkpoints/{name}")
+    fleet.lab.forget_log()
+    cut = {"path_prefix": f"/models/{name}", "kind": "truncate:1000000", "count": 1}
+    with fleet.lab.faults(cut):
+        outcome = fleet.run()
+    assert outcome.code == 0, outcome.text
+    ranges = [r["range"] for r in fleet.lab.mirror_log() if r["path"] == f"/models/{name}"]
+    assert ranges == [None, "bytes=1000000-"]
+
+
+def test_a_login_page_is_no_model(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    name = manifest()[0]["name"]
+    box.run(f"rm {ACTIVE}/checkpoints/{name}")
+    with fleet.lab.faults({"path_prefix": f"/models/{name}", "kind": "html"}):
+        outcome = fleet.run()
+    assert "answers with a web page, not with the file" in outcome.trouble("e2e")
+    path = f"{ACTIVE}/checkpoints/{name}"
+    assert box.run(["test", "-e", path], check=False).returncode == 1
+    assert fleet.run().code == 0
+
+
+def test_a_users_file_of_a_models_name_is_left_alone(fleet: Fleet, converged: str) -> None:
+    box = fleet.add("e2e", converged)
+    path = f"{ACTIVE}/checkpoints/{manifest()[0]['name']}"
+    box.write(path, "mine", owner="strix")
+    outcome = fleet.run()
+    assert f"{path} is there with another content" in outcome.trouble("e2e")
+    assert "it was left alone" in outcome.trouble("e2e")
+    assert box.read(path) == "mine"
