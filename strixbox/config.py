@@ -200,7 +200,9 @@ class Python(Section):
     uv_sha256: Sha256 = Field(description="sha256 of uv's manylinux x86_64 wheel")
     wheels: tuple[Wheel, ...] = Field(description="the stack's wheels: torch and its family")
     numpy: Version = Field(description="numpy that goes with those wheels")
-    hip: Version = Field(description="start of torch.version.hip that proves the ROCm build")
+    hip: Version | None = Field(
+        description="start of torch.version.hip that proves the ROCm build; None for a CPU build"
+    )
     requirements: Word = Field(
         description="lock of ComfyUI's requirements in files/opt/strixbox/locks"
     )
@@ -213,7 +215,7 @@ class Python(Section):
         for project in sorted({p for p in projects if projects.count(p) > 1}):
             raise ValueError(f"python_wheels names {project} twice")
         torch = next(wheel for wheel in self.wheels if wheel.project == "torch")
-        if f"+rocm{self.hip}." not in torch.version + ".":
+        if self.hip is not None and f"+rocm{self.hip}." not in torch.version + ".":
             raise ValueError(
                 f"python_wheels: torch {torch.version} is not built for ROCm {self.hip}; take AMD's"
                 " wheel, whose version ends in +rocm..., or mend python_hip"

@@ -64,6 +64,12 @@ class LabData:
         """Commit that the boxes run."""
         return str(self.raw["git"]["comfyui"]["commit"])
 
+    @property
+    def real_comfyui(self) -> dict[str, str] | None:
+        """Git remote and commit of the real ComfyUI, where the lab was given a checkout of it."""
+        real: dict[str, str] | None = self.raw["git"].get("real_comfyui")
+        return real
+
     def wheels(self, rocm: str) -> list[dict[str, Any]]:
         """The stand-in wheels of a ROCm release, as ``python_wheels``."""
         return [
@@ -103,7 +109,7 @@ class LabData:
                 "address": box["address"],
                 "user": self.raw["user"],
                 "key": self.raw["key"],
-                "groups": ["lab"],
+                "groups": ["lab", "lab_comfyui"] if self.real_comfyui else ["lab"],
                 # A box that is started anew has the address of the one before and other keys.
                 "settings": {
                     "ssh_strict_host_key_checking": "no",

@@ -89,10 +89,11 @@ class Prover:
                 " see `strixbox` preflight's findings for kernel and firmware"
             )
         proof: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
-        if not str(proof["hip"] or "").startswith(self.order["hip"]):
+        wanted = self.order["hip"]
+        if wanted is not None and not str(proof["hip"] or "").startswith(wanted):
             raise SystemExit(
                 f"torch {proof['version']} of {self.release} is not the build for ROCm"
-                f" {self.order['hip']} (torch.version.hip is {proof['hip']}); remove"
+                f" {wanted} (torch.version.hip is {proof['hip']}); remove"
                 f" {self.release} and run again"
             )
         return proof

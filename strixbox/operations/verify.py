@@ -71,7 +71,7 @@ def torch(cfg: Config, release: Release) -> Row:
     now = ask(Environments, paths=(release.venv,))[release.venv]
     pins = release.packages()
     wrong = sorted(name for name, version in pins.items() if now["packages"].get(name) != version)
-    kind = now["hip"] and now["hip"].startswith(cfg.python.hip)
+    kind = cfg.python.hip is None or str(now["hip"] or "").startswith(cfg.python.hip)
     if wrong or not kind:
         found = ", ".join(f"{n} {now['packages'].get(n, 'absent')}" for n in wrong[:3])
         return Row("torch", "WRONG", f"hip {now['hip']}; {found}")

@@ -19,6 +19,9 @@ from tests.lab.podman import LabError, run
 URL = "http://mirror.lab"
 # A host of its own, as AMD has: the toolkit tells apt sources apart by host.
 AMD = "http://radeon.lab"
+# What the real ComfyUI runs on in a box without a GPU; there is no later torchaudio.
+CPU_STACK = ("torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0")
+REAL_LOCK = "comfyui-0.3.64-torch-2.9"
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014", "linux")
 # A git hook that runs the tests has its own repository in these: never touch that one.
 DETACHED = ("env", "-u", "GIT_DIR", "-u", "GIT_WORK_TREE", "-u", "GIT_INDEX_FILE")
@@ -90,6 +93,16 @@ class Content:
         aside.replace(note)
         return data
 
+    @staticmethod
+    def _real() -> Path | None:
+        """The checkout of the real ComfyUI that boxes shall run, if one was named."""
+        named = os.environ.get(_SOURCE)
+        if not named:
+            return None
+        if not (Path(named) / "comfy" / "cli_args.py").is_file():
+            raise LabError(f"{_SOURCE} names {named}, which is no checkout of ComfyUI; mend it")
+        return Path(named)
+
     def _digest(self, keys: str) -> str:
         digest = hashlib.sha256((keys + self.tag + os.environ.get(_SOURCE, "")).encode())
         here = Path(__file__).parent
@@ -104,7 +117,8 @@ class Content:
         return digest.hexdigest()
 
     def _locks(self) -> list[Path]:
-        return [self.project / "files/opt/strixbox/locks/lab-standin.txt"]
+        names = ["lab-standin", *([REAL_LOCK] if self._real() else [])]
+        return [self.project / f"files/opt/strixbox/locks/{name}.txt" for name in names]
 
     def _apt(self, ubuntu: str, amd: str, system_debs: Path) -> None:
         real = [
@@ -130,19 +144,34 @@ class Content:
         for release, stack in wheels.stacks().items():
             folder = self.root / "wheels" / f"rocm-rel-{release}"
             folder.mkdir(parents=True)
-            told[release] = []
-            for wheel in stack:
-                path = wheel.write(folder, f"{self.tag}-{self.tag}-linux_x86_64")
-                told[release].append(
-                    {
-                        "name": wheel.project,
-                        "version": wheel.version,
-                        "url": f"{AMD}/wheels/{folder.name}/{path.name.replace('+', '%2B')}",
-                        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                    }
-                )
+            tag = f"{self.tag}-{self.tag}-linux_x86_64"
+            told[release] = [self._told(wheel.write(folder, tag)) for wheel in stack]
+        if self._real():
+            folder = self.root / "wheels" / "cpu"
+            self._download(folder, *CPU_STACK)
+            told["cpu"] = [self._told(path) for path in sorted(folder.glob("*.whl"))]
         self._index()
         return told
+
+    def _told(self, path: Path) -> dict[str, str]:
+        project, version = path.name.split("-")[:2]
+        return {
+            "name": project,
+            "version": version,
+            "url": f"{AMD}/wheels/{path.parent.name}/{path.name.replace('+', '%2B')}",
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+
+    def _download(self, folder: Path, *words: str) -> None:
+        """Have pip download wheels for the boxes' Python, without what they depend on."""
+        run(
+            *(str(self.project / "bin" / "uv"), "run", "--quiet", "--no-project"),
+            *("--with", "pip", "python", "-m", "pip"),
+            *("download", "--quiet", "--no-deps", "--only-binary=:all:"),
+            *("--disable-pip-version-check", "--python-version", self.python),
+            *(f"--platform={name}_x86_64" for name in PLATFORMS),
+            *("--dest", str(folder), *words),
+        )
 
     def _index(self) -> None:
         download = self.root.parent / "download"
@@ -152,34 +181,29 @@ class Content:
         tools = download / "tools.txt"
         uv = f"uv=={shipped['python_uv_version']} --hash=sha256:{shipped['python_uv_sha256']}\n"
         tools.write_text(uv, encoding="utf-8")
-        platforms = [f"--platform={name}_x86_64" for name in PLATFORMS]
         for lock in (tools, *self._locks()):
-            run(
-                *(str(self.project / "bin" / "uv"), "run", "--quiet", "--no-project"),
-                *("--with", "pip", "python", "-m", "pip"),
-                *("download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"),
-                *("--disable-pip-version-check", "--python-version", self.python, *platforms),
-                *("--dest", str(download), "--requirement", str(lock)),
-            )
+            self._download(download, "--require-hashes", "--requirement", str(lock))
         traps = [wheel.write(download, "py3-none-any") for wheel in wheels.traps()]
         real = [file for file in download.glob("*.whl") if file not in traps]
         wheels.write_index(self.root / "simple", [*real, *traps])
 
     def _git(self) -> dict[str, dict[str, str]]:
         here = Path(__file__).parent
-        comfyui = os.environ.get(_SOURCE)
-        if comfyui:
-            raise LabError(f"{_SOURCE} is not supported by this lab yet; unset it")
-        return {
+        remotes = {
             "comfyui": self._repository("ComfyUI", here / "comfyui_standin"),
             "tiled": self._repository("ComfyUI-TiledDiffusion", here / "tiled_standin"),
         }
+        real = self._real()
+        if real:
+            # A public copy may lack its largest file: its tree is committed as it stands.
+            remotes["real_comfyui"] = self._repository("ComfyUI-real", real)
+        return remotes
 
     def _repository(self, name: str, tree: Path) -> dict[str, str]:
         bare = self.root / "git" / f"{name}.git"
         work = self.root.parent / "work" / name
         shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(tree, work, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(tree, work, ignore=shutil.ignore_patterns("__pycache__", ".git"))
         git = (*DETACHED, *STAMPED, "git", "-C", str(work), *GIT)
         run(*git, "init", "--quiet")
         run(*git, "add", "--all")
