@@ -149,6 +149,7 @@ class Content:
         if self._real():
             folder = self.root / "wheels" / "cpu"
             self._download(folder, *CPU_STACK)
+            wheels.cpu_torchvision(next(folder.glob("torchvision-*.whl")))
             told["cpu"] = [self._told(path) for path in sorted(folder.glob("*.whl"))]
         self._index()
         return told

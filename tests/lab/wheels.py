@@ -25,24 +25,64 @@ class StandIn:
         path = folder / f"{distribution}-{self.version}-{tag}.whl"
         info = f"{distribution}-{self.version}.dist-info"
         requires = "".join(f"Requires-Dist: {name}\n" for name in self.requires)
-        files = dict(self.modules)
+        files: dict[str, str | bytes] = dict(self.modules)
         files[f"{info}/METADATA"] = (
             f"Metadata-Version: 2.1\nName: {self.project}\nVersion: {self.version}\n{requires}"
         )
         files[f"{info}/WHEEL"] = (
             f"Wheel-Version: 1.0\nGenerator: lab\nRoot-Is-Purelib: false\nTag: {tag}\n"
         )
-        record = [f"{name},{_hash(text)},{len(text.encode())}" for name, text in files.items()]
-        files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""])
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, text in files.items():
-                archive.writestr(zipfile.ZipInfo(name, (2025, 7, 23, 10, 0, 0)), text)
+        _pack(path, info, files)
         return path
 
 
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
+def _pack(path: Path, info: str, files: dict[str, str | bytes]) -> None:
+    """Write a wheel of these files with its RECORD."""
+    contents = {n: c.encode() if isinstance(c, str) else c for n, c in files.items()}
+    record = [f"{name},{_hash(content)},{len(content)}" for name, content in contents.items()]
+    contents[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, (2025, 7, 23, 10, 0, 0)), content)
+
+
+def _hash(content: bytes) -> str:
+    digest = hashlib.sha256(content).digest()
     return "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+_DECLARATIONS = """import torch
+
+_OPERATORS = torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+
+
+def cpu_torchvision(wheel: Path) -> Path:
+    """Make torchvision's wheel of the public index, a CUDA build, one that a CPU torch can import.
+
+    Its C++ operators need libtorch_cuda and do not load, which torchvision itself passes over; but
+    it also registers fake kernels for two of them, which then do not exist. They are declared here
+    without an implementation: ComfyUI calls neither. Needed until the index has a CPU build.
+    """
+    project, version, *rest = wheel.stem.split("-")
+    old, new = f"{project}-{version}.dist-info", f"{project}-{version}+cpu.dist-info"
+    files: dict[str, str | bytes] = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if not name.endswith((".so", "/RECORD")) and not name.startswith("torchvision.libs/"):
+                files[name.replace(old, new)] = archive.read(name)
+        extension = archive.read("torchvision/extension.py").decode()
+        metadata = archive.read(f"{old}/METADATA").decode()
+    files[f"{new}/METADATA"] = metadata.replace(
+        f"\nVersion: {version}", f"\nVersion: {version}+cpu"
+    )
+    files["torchvision/extension.py"] = _DECLARATIONS + extension
+    path = wheel.with_name(f"{project}-{version}+cpu-{'-'.join(rest)}.whl")
+    _pack(path, new, files)
+    wheel.unlink()
+    return path
 
 
 def torch(version: str, hip: str | None, cuda: str | None, requires: tuple[str, ...]) -> StandIn:
