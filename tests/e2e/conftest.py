@@ -130,19 +130,3 @@ def fleet(lab: Lab, tmp_path: Path) -> Iterator[Fleet]:
     yield made
     for box in made.boxes:
         box.remove()
-
-
-@pytest.fixture(scope="session")
-def converged(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """State name of a box on which the deploy has run; made once."""
-    made = Fleet(lab, tmp_path_factory.mktemp("converged"))
-    box = made.add("made")
-    try:
-        outcome = made.run()
-        assert outcome.outcome("made") == "changed", outcome.text
-        # A clean end, so that the copy has nothing half-written.
-        box.run("systemctl stop comfyui.service")
-        lab.snapshot(box, "converged")
-    finally:
-        box.remove()
-    return "snapshot:converged"

@@ -99,8 +99,8 @@ def test_two_boxes_at_once_each_on_its_stack(fleet: Fleet) -> None:
     assert "HSA_OVERRIDE" not in seven.read("/etc/strixbox/shell.sh")
 
 
-def test_the_service_is_what_the_launch_script_starts(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged, comfyui_profile="normalvram", comfyui_port=8200)
+def test_the_service_is_what_the_launch_script_starts(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged", comfyui_profile="normalvram", comfyui_port=8200)
 
     outcome = fleet.run()
 
@@ -117,8 +117,8 @@ def test_the_service_is_what_the_launch_script_starts(fleet: Fleet, converged: s
     assert shown.strip() == "Result=success"
 
 
-def test_models_and_ram_disk_survive_a_reboot(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_models_and_ram_disk_survive_a_reboot(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
     digest = hashlib.sha256(box.read("/etc/fstab").encode()).hexdigest()
 
@@ -129,3 +129,20 @@ def test_models_and_ram_disk_survive_a_reboot(fleet: Fleet, converged: str) -> N
     assert outcome.code == 0, outcome.text
     assert hashlib.sha256(box.read("/etc/fstab").encode()).hexdigest() == digest
     assert "comfyui_cache" in box.run("findmnt -t tmpfs").stdout
+
+
+def test_limit_and_diff_do_what_pyinfras_users_expect(fleet: Fleet) -> None:
+    one, two = fleet.add("one", "converged"), fleet.add("two", "converged")
+    for box in (one, two):
+        box.run("echo MINE=1 >> /etc/strixbox/comfyui.env")
+    untouched = two.state()
+
+    shown = fleet.run("deploy.py", "--limit", "one", "--diff", dry=True)
+    assert "-MINE=1" in shown.text
+    assert "MINE=1" in one.read("/etc/strixbox/comfyui.env")
+    outcome = fleet.run("deploy.py", "--limit", "one")
+
+    assert outcome.code == 0, outcome.text
+    assert list(outcome.record["boxes"]) == ["one"]
+    assert "MINE=1" not in one.read("/etc/strixbox/comfyui.env")
+    assert difference(untouched, two.state()) == []

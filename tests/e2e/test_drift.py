@@ -38,8 +38,8 @@ DRIFT = {
 }
 
 
-def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
     before = box.state()
     for command in DRIFT:
@@ -71,8 +71,8 @@ def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet, converged: str) 
     assert fleet.run().changed("e2e") == []
 
 
-def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
     profile = "/etc/strixbox/launch/production.json"
     box.run(f"cp {profile} /tmp/kept && sed -i s/--highvram/--lowvram/ {profile}")
@@ -85,8 +85,8 @@ def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet, converged
     assert "--highvram" in box.read(f"/proc/{box.main_pid(SERVICE)}/cmdline")
 
 
-def test_the_ram_disk_grows_once_and_keeps_its_files(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_the_ram_disk_grows_once_and_keeps_its_files(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
     box.run("echo mine > /tmp/comfyui_cache/note")
     fleet.entries["e2e"]["settings"]["tmpfs_size_gib"] = 2

@@ -88,8 +88,8 @@ def test_a_box_that_preflight_refuses_is_left_as_it_is(fleet: Fleet) -> None:
     assert difference(before, box.state()) == []
 
 
-def test_a_box_that_is_not_there_does_not_stop_the_others(fleet: Fleet, converged: str) -> None:
-    fleet.add("e2e", converged)
+def test_a_box_that_is_not_there_does_not_stop_the_others(fleet: Fleet) -> None:
+    fleet.add("e2e", "converged")
     gone = fleet.add("gone")
     gone.remove()
 
@@ -101,8 +101,8 @@ def test_a_box_that_is_not_there_does_not_stop_the_others(fleet: Fleet, converge
     assert outcome.outcome("e2e") == "changed", outcome.text  # the service had been stopped
 
 
-def test_a_second_run_on_the_same_box_is_refused(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_second_run_on_the_same_box_is_refused(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     fleet.write()
     first = subprocess.Popen(
         fleet.command("deploy.py"),
@@ -126,8 +126,8 @@ def test_a_second_run_on_the_same_box_is_refused(fleet: Fleet, converged: str) -
     assert fleet.run().code == 0
 
 
-def test_a_release_that_does_not_answer_is_taken_back(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_release_that_does_not_answer_is_taken_back(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
     before = box.run(["readlink", CURRENT]).stdout
     newer = fleet.lab.data["git"]["comfyui"]["newer"]
@@ -150,8 +150,8 @@ def test_a_release_that_does_not_answer_is_taken_back(fleet: Fleet, converged: s
     assert fleet.run().changed("e2e") == []
 
 
-def test_a_release_that_does_not_start_never_becomes_current(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_release_that_does_not_start_never_becomes_current(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
     before = box.run(["readlink", CURRENT]).stdout
     pid = box.main_pid(SERVICE)
@@ -166,13 +166,11 @@ def test_a_release_that_does_not_start_never_becomes_current(fleet: Fleet, conve
     assert box.main_pid(SERVICE) == pid
 
 
-def test_flags_that_comfyui_does_not_know_never_become_current(
-    fleet: Fleet, converged: str
-) -> None:
+def test_flags_that_comfyui_does_not_know_never_become_current(fleet: Fleet) -> None:
     profiles = read_group_data()["all"]["launch_profiles"]
     profiles["production"]["flags"].append("--use-magic")
     newer = fleet.lab.data["git"]["comfyui"]["newer"]
-    fleet.add("e2e", converged, launch_profiles=profiles, comfyui_commit=newer)
+    fleet.add("e2e", "converged", launch_profiles=profiles, comfyui_commit=newer)
 
     outcome = fleet.run()
 

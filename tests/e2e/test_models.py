@@ -23,8 +23,8 @@ def manifest(**own: Any) -> list[dict[str, Any]]:
     return models
 
 
-def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     box.run(f"mkdir -p {ARCHIVE} && mount -t tmpfs tmpfs /mnt/sata && mkdir -p {ARCHIVE}")
     box.run(f"chown strix: {ARCHIVE}")
     assert fleet.run().code == 0
@@ -53,14 +53,14 @@ def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet, converged: str
     assert fleet.run().changed("e2e") == []
 
 
-def test_an_archive_whose_disk_is_not_mounted_is_refused(fleet: Fleet, converged: str) -> None:
-    fleet.add("e2e", converged, models_archive="/mnt/nowhere/models")
+def test_an_archive_whose_disk_is_not_mounted_is_refused(fleet: Fleet) -> None:
+    fleet.add("e2e", "converged", models_archive="/mnt/nowhere/models")
     outcome = fleet.run()
     assert "would fill the system disk; mount the archive disk" in outcome.trouble("e2e")
 
 
-def test_a_cut_download_is_resumed(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_cut_download_is_resumed(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     name = manifest()[0]["name"]
     box.run(f"rm {ACTIVE}/checkpoints/{name}")
     fleet.lab.forget_log()
@@ -72,8 +72,8 @@ def test_a_cut_download_is_resumed(fleet: Fleet, converged: str) -> None:
     assert ranges == [None, "bytes=1000000-"]
 
 
-def test_a_login_page_is_no_model(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_login_page_is_no_model(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     name = manifest()[0]["name"]
     box.run(f"rm {ACTIVE}/checkpoints/{name}")
     with fleet.lab.faults({"path_prefix": f"/models/{name}", "kind": "html"}):
@@ -84,8 +84,8 @@ def test_a_login_page_is_no_model(fleet: Fleet, converged: str) -> None:
     assert fleet.run().code == 0
 
 
-def test_a_users_file_of_a_models_name_is_left_alone(fleet: Fleet, converged: str) -> None:
-    box = fleet.add("e2e", converged)
+def test_a_users_file_of_a_models_name_is_left_alone(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
     path = f"{ACTIVE}/checkpoints/{manifest()[0]['name']}"
     box.write(path, "mine", owner="strix")
     outcome = fleet.run()

@@ -7,7 +7,7 @@ import os
 import sys
 
 from tests.lab import Lab, LabError
-from tests.lab.lab import say
+from tests.lab.lab import STATES, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start boxes box1, box2, ...")
     up.add_argument("-n", "--boxes", type=int, default=1)
-    up.add_argument("--state", choices=("bare", "old-rocm", "handmade"), default="bare")
+    up.add_argument("--state", choices=STATES, default="bare")
     up.add_argument("--keep", action="store_true", help="leave boxes that run as they are")
     down = commands.add_parser("down", help="remove all boxes and the mirror")
     down.add_argument("--purge", action="store_true", help="and their images and keys")

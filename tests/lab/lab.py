@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 import urllib.request
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from strixbox.lab import LabData
 from tests.lab.box import NETWORK, PREFIX, SUBNET_PREFIX, Box, address_of, start_box
 from tests.lab.content import Content, armoured, gpg_key
 from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
@@ -29,6 +31,7 @@ PACKAGES = (
 # Real packages that the toolkit installs on a box; the mirror serves them.
 SYSTEM = ("git", "python3-venv")
 SUBNET = f"{SUBNET_PREFIX}.0/24"
+STATES = ("bare", "old-rocm", "handmade", "converged")
 
 
 def say(text: str) -> None:
@@ -80,19 +83,11 @@ class Lab:
         return [Box(n.removeprefix(PREFIX), address_of(n), self.key) for n in sorted(shown)]
 
     def box(self, name: str, state: str = "bare") -> Box:
-        """A new box in a state: bare, old-rocm, handmade, or snapshot:TAG."""
+        """A new box in one of the ``STATES``."""
         say(f"starting {name} ({state})")
-        if state.startswith("snapshot:"):
-            image = f"{PREFIX}snapshot-{state.partition(':')[2]}"
-        else:
-            image = self._state_image(state)
-        box = start_box(name, image, self.key)
+        box = start_box(name, self._state_image(state), self.key)
         self.save()
         return box
-
-    def snapshot(self, box: Box, tag: str) -> None:
-        """Keep the box's disk as an image, for more boxes like it."""
-        podman("commit", "--quiet", box.container, f"{PREFIX}snapshot-{tag}")
 
     def mirror_log(self) -> list[dict[str, Any]]:
         """Requests served since the log was last emptied."""
@@ -268,27 +263,52 @@ class Lab:
         }
 
     def _state_image(self, state: str) -> str:
-        """Image of a box in a named state, made from the bare one by the state's script."""
-        scripts = {"bare": None, "old-rocm": "old-rocm.sh", "handmade": "handmade.sh"}
-        if state not in scripts:
-            raise LabError(f"there is no state {state}; take one of {', '.join(scripts)}")
+        """Image of a box in a named state, made once from the bare one."""
+        if state not in STATES:
+            raise LabError(f"there is no state {state}; take one of {', '.join(STATES)}")
         bare = self._bare_image()
-        script = scripts[state]
-        if script is None:
+        if state == "bare":
             return bare
-        text = (HERE / "states" / script).read_bytes()
-        content = (self.folder / "mirror" / "content.json").read_bytes()
-        digest = hashlib.sha256(text + bare.encode() + content).hexdigest()[:12]
-        image = f"{PREFIX}{state}:{digest}"
+        digest = hashlib.sha256(bare.encode())
+        digest.update((self.folder / "mirror" / "content.json").read_bytes())
+        for file in self._sources(state):
+            digest.update(file.read_bytes())
+        image = f"{PREFIX}{state}:{digest.hexdigest()[:12]}"
         if not image_exists(image):
             say(f"making the state {state}")
             box = start_box("state", bare, self.key)
             try:
-                box.run(["sh", "-eu", "-s"], text=text.decode())
+                if state == "converged":
+                    self._converge(box)
+                else:
+                    box.run(["sh", "-eu", "-s"], text=self._sources(state)[0].read_text("utf-8"))
                 podman("commit", "--quiet", box.container, image)
             finally:
                 box.remove()
         return image
+
+    def _sources(self, state: str) -> list[Path]:
+        """Files that make the state: its script, or everything that a deploy is made of."""
+        if state != "converged":
+            return [HERE / "states" / f"{state}.sh"]
+        trees = ("strixbox", "tasks", "templates", "files", "group_data")
+        files = [file for tree in trees for file in (self.project / tree).rglob("*")]
+        ours = [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+        return sorted([*ours, self.project / "deploy.py"])
+
+    def _converge(self, box: Box) -> None:
+        """Deploy to a box, and end its service cleanly so that nothing is half-written."""
+        self.save()
+        data = LabData(self.data)
+        (entry,) = (entry for entry in data.boxes() if entry["name"] == box.name)
+        with tempfile.TemporaryDirectory() as scratch:
+            boxes = Path(scratch) / "boxes.yaml"
+            boxes.write_text(json.dumps({"boxes": [entry | {"groups": ["lab"]}]}))
+            run(
+                *("env", "-C", str(self.project), f"STRIXBOX_BOXES={boxes}"),
+                *(sys.executable, "-m", "pyinfra", "-y", "inventory.py", "deploy.py"),
+            )
+        box.run("systemctl stop comfyui.service")
 
     def _bare_image(self) -> str:
         system = self._system_image()
