@@ -101,3 +101,10 @@ def test_tasks_are_straight_lines() -> None:
 def test_only_the_entry_points_read_host_data() -> None:
     for path in [*(ROOT / "tasks").glob("*.py"), *(ROOT / "strixbox/operations").glob("*.py")]:
         assert "host.data" not in Path(path).read_text(encoding="utf-8"), path.name
+
+
+def test_every_operation_is_part_of_a_task() -> None:
+    # The tests in tests/e2e apply every task twice: an operation outside of them is never tried.
+    tasks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tasks").glob("*.py"))
+    for name in operations():
+        assert f"{name.rpartition('.')[2]}(" in tasks, name
