@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,9 +98,22 @@ def test_a_profile_starts_what_verify_expects(
 
 
 @pytest.mark.parametrize("words", [[], ["fast"], ["../../etc/passwd"]])
-def test_an_unknown_profile_is_told_the_known_ones(box: ModuleType, words: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"usage: launch PROFILE.*lowvram.*production"):
+def test_an_unknown_profile_is_told_the_known_ones(
+    box: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
         box.main(words)
+    assert ended.value.code == 2
+    assert re.search(r"usage: launch PROFILE.*lowvram.*production", capsys.readouterr().err)
+
+
+def test_words_set_variables_and_take_them_away(
+    box: ModuleType, cfg: Config, tmp_path: Path
+) -> None:
+    argv, _, environment = started(box, "threads", "MINE=a=b", "OMP_NUM_THREADS=", "--cpu")
+    assert argv[-1] == "--cpu"
+    assert environment["MINE"] == "a=b"
+    assert "OMP_NUM_THREADS" not in environment
 
 
 def test_a_box_without_a_release_is_told(box: ModuleType, tmp_path: Path) -> None:
