@@ -1,0 +1,85 @@
+"""The ``strixbox`` command: its sub-commands, and how every failure ends.
+
+Exit codes: 0 ok, 1 something is wrong (with a sentence on stderr), 2 wrong use, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+from rich.markup import escape
+
+from boxtools.errors import Trouble, WrongUse
+from boxtools.output import remarks
+
+# A command's module is imported when it is called: matplotlib and its like take a second.
+COMMANDS = {
+    "bench": "Measure this box, compare runs, try flags.",
+    "dashboard": "Monitor, htop and the service's log side by side in tmux.",
+    "doctor": "Find what is wrong and how to mend it; explain an error message.",
+    "memory": "What holds VRAM, GTT and RAM, and what fits beside it.",
+    "models": "List, move, check and download models.",
+    "monitor": "Watch GPU, CPU, memory and the queue live.",
+    "preload": "Read models into the page cache.",
+    "profile": "Trace a workflow inside the server with torch's profiler.",
+    "render": "Render a workflow and save its images.",
+    "warmup": "Tune matrix products for the sizes that are used.",
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"boxtools.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+def strixbox() -> None:
+    """Tools for the ComfyUI on this box.
+
+    Every command that reads takes --json. Exit codes: 0 ok, 1 something is wrong, 2 wrong use.
+    """
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        result = strixbox.main(args=words, prog_name="strixbox", standalone_mode=False)
+        sys.stdout.flush()
+        # Outside of standalone mode click returns the code of ctx.exit().
+        return result if isinstance(result, int) else 0
+    except Trouble as trouble:
+        return _end(str(trouble), 1)
+    except WrongUse as mistake:
+        return _end(str(mistake), 2)
+    except click.ClickException as mistake:
+        mistake.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return _end("interrupted", 130)
+    except BrokenPipeError:
+        # `strixbox models | head`: nobody reads on, which is nobody's mistake.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _end(sentence: str, code: int) -> int:
+    remarks().print(f"strixbox: {escape(sentence)}", soft_wrap=True)
+    return code
