@@ -11,6 +11,7 @@ from pyinfra.context import host
 from strixbox.config import Python, Wheel
 from strixbox.facts import Environments, FileStates, VerifiedFiles
 from strixbox.layout import LOCKS, OPT, RECORDS, WHEELS
+from strixbox.locks import lock_text, pins
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.programs import Run, write
 from strixbox.release import Release, file_name, overrides
@@ -36,19 +37,20 @@ def uv_tool(python: Python) -> Steps:
     + python: the version, its sha256 and the package index
     """
     directory = f"{OPT}/uv/{python.uv_version}"
-    packages = ask(Environments, paths=(directory,))[directory]["packages"]
     program = ask(FileStates, paths=(uv_program(python),))[uv_program(python)]
-    if packages.get("uv") == python.uv_version and program["kind"] == "file":
+    if program["kind"] == "file" and program["mode"] == "755":
         host.noop(f"uv {python.uv_version} is installed")
         return
     say(f"{directory}: uv {python.uv_version}")
-    yield Run("rm", "-rf", directory, mend="")
+    # Made aside and renamed when it is whole: pip leaves half a program where the disk runs full.
+    aside = f"{directory}.new"
+    yield Run("rm", "-rf", directory, aside, mend="")
     yield Run(
-        *("python3", "-m", "venv", directory),
+        *("python3", "-m", "venv", aside),
         mend="The environment for uv was not made; see that python3-venv is installed.",
     )
     yield Run(
-        *(f"{directory}/bin/pip", "--disable-pip-version-check", "--no-cache-dir", "install"),
+        *(f"{aside}/bin/pip", "--disable-pip-version-check", "--no-cache-dir", "install"),
         *("--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
         *("--index-url", python.index_url, "--requirement", "/dev/stdin"),
         # A mirror on the LAN may be plain http: the hash says whether the wheel is the right one.
@@ -57,6 +59,7 @@ def uv_tool(python: Python) -> Steps:
         mend=f"uv {python.uv_version} could not be installed from {python.index_url}; see that the"
         " box reaches it and that python_uv_sha256 is the wheel's, then run again.",
     )
+    yield Run("mv", "--no-target-directory", aside, directory, mend="")
 
 
 @box_operation
@@ -116,12 +119,7 @@ def python_environment(release: Release) -> Steps:
     if needs.anew:
         # What was installed for the user's nodes goes with it, and so does the proof.
         yield Run("rm", "-f", _record(release), release.seal, mend="")
-        yield _uv(
-            *(python, "venv", "--quiet", "--clear", "--no-project"),
-            *("--python", f"python{python.version}", venv),
-            mend=f"Python {python.version} is not on the box; install it, or set python_version"
-            " and wheels for the one it has.",
-        )
+        yield _new_venv(python, venv)
     if needs.wheels:
         yield _uv(
             *(python, "pip", "install", "--quiet", "--python", venv),
@@ -130,14 +128,7 @@ def python_environment(release: Release) -> Steps:
             mend="The stack's wheels could not be installed; the lines above say why. Free disk"
             f" room or remove the damaged file in {WHEELS}, then run again.",
         )
-    yield _uv(
-        *(python, "pip", "install", "--quiet", "--python", venv),
-        *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode"),
-        *("--default-index", python.index_url),
-        *("--requirements", f"{LOCKS}/{python.requirements}.txt"),
-        mend=f"ComfyUI's requirements could not be installed from {python.index_url}; see that the"
-        " box reaches it and has disk room, then run again.",
-    )
+    yield _install_lock(python, venv, python.requirements)
     yield Run("rm", _marker(release), mend="")
     left = environment_needs(release)
     if left:
@@ -145,6 +136,31 @@ def python_environment(release: Release) -> Steps:
             f"{venv} lacks {', '.join(sorted(left.packages))} after installing; remove"
             f" {release.path} and run again."
         )
+
+
+@box_operation
+def locked_environment(python: Python, path: str, lock: str) -> Steps:
+    """Have an environment at ``path`` with the packages of a hashed lock.
+
+    + python: interpreter, uv and package index
+    + path: the environment
+    + lock: name of the lock, whose file is on the box already
+    """
+    wanted = pins(lock_text(lock), python.version)
+    marker = f"{path}/unfinished"
+    now = ask(Environments, paths=(path,))[path]
+    begun = ask(FileStates, paths=(marker,))[marker]["kind"] != "absent"
+    anew = now["python"] != python.version or begun
+    wrong = sorted(name for name, version in wanted.items() if now["packages"].get(name) != version)
+    if not anew and not wrong:
+        host.noop(f"{path} holds {len(wanted)} packages as locked")
+        return
+    say(f"{path}: Python {python.version}, {len(wanted if anew else wrong)} packages to install")
+    if anew:
+        yield _new_venv(python, path)
+    yield Run("touch", marker, mend="")
+    yield _install_lock(python, path, lock)
+    yield Run("rm", marker, mend="")
 
 
 @dataclass(frozen=True)
@@ -210,6 +226,25 @@ def user_node_requirements(release: Release) -> Steps:
             "record": record,
         },
         live=True,
+    )
+
+
+def _new_venv(python: Python, path: str) -> Run:
+    return _uv(
+        *(python, "venv", "--quiet", "--clear", "--no-project"),
+        *("--python", f"python{python.version}", path),
+        mend=f"Python {python.version} is not on the box; install it, or set python_version"
+        " and wheels for the one it has.",
+    )
+
+
+def _install_lock(python: Python, path: str, lock: str) -> Run:
+    return _uv(
+        *(python, "pip", "install", "--quiet", "--python", path),
+        *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode"),
+        *("--default-index", python.index_url, "--requirements", f"{LOCKS}/{lock}.txt"),
+        mend=f"The packages of {lock} could not be installed from {python.index_url}; see that the"
+        " box reaches it and has disk room, then run again.",
     )
 
 
