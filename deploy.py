@@ -15,6 +15,7 @@ from tasks.python import python
 from tasks.rocm import rocm
 from tasks.service import service
 from tasks.tmpfs import tmpfs
+from tasks.tools import tools
 from tasks.verify import verify
 
 config.REQUIRE_PYINFRA_VERSION = "~=3.10"
@@ -32,6 +33,7 @@ python(cfg=cfg, release=release)
 comfyui(cfg=cfg, release=release)
 tmpfs(cfg=cfg.tmpfs, box=cfg.box)
 models(cfg=cfg.models, comfyui=cfg.comfyui, box=cfg.box)
+tools(cfg=cfg)
 launch(cfg=cfg)
 service(cfg=cfg, release=release)
 verify(cfg=cfg, release=release)

@@ -156,9 +156,14 @@ launch_variables = {
         "to PYTORCH_TUNABLEOP_FILENAME, not to ~/.cache/pytorch_tunableop.",
     },
     "PYTORCH_TUNABLEOP_FILENAME": {
-        "value": "/var/lib/strixbox/tunableop/rocm-6.4.2-%d.csv",
+        "value": "/var/lib/strixbox/tunableop/rocm-6.4.2-torch-2.6.0-gfx1100-%d.csv",
         "does": "Where TunableOp keeps its results; without it they land in the current directory. "
-        "The name holds the stack, as results of another torch or ROCm are rejected.",
+        "The name holds ROCm, torch and GPU, as results of others are rejected.",
+    },
+    "PYTORCH_TUNABLEOP_TUNING": {
+        "value": "0",
+        "does": "Uses what was tuned and tunes nothing while images are made; `strixbox warmup` "
+        "switches tuning on for as long as it runs.",
     },
     "MIGRAPHX_MLIR_USE_SPECIFIC_OPS": {
         "value": "attention",
@@ -222,6 +227,7 @@ launch_profiles = {
             *_BASE,
             "PYTORCH_TUNABLEOP_ENABLED",
             "PYTORCH_TUNABLEOP_FILENAME",
+            "PYTORCH_TUNABLEOP_TUNING",
             "MIGRAPHX_MLIR_USE_SPECIFIC_OPS",
             "GPU_MAX_ALLOC_PERCENT",
             "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL",
@@ -257,6 +263,7 @@ launch_profiles = {
             "GPU_MAX_HEAP_SIZE",
             "PYTORCH_TUNABLEOP_ENABLED",
             "PYTORCH_TUNABLEOP_FILENAME",
+            "PYTORCH_TUNABLEOP_TUNING",
             "MIGRAPHX_MLIR_USE_SPECIFIC_OPS",
             "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL",
             "RADV_PERFTEST",
@@ -285,6 +292,7 @@ launch_shell = [
     *_BASE,
     "PYTORCH_TUNABLEOP_ENABLED",
     "PYTORCH_TUNABLEOP_FILENAME",
+    "PYTORCH_TUNABLEOP_TUNING",
     "MIGRAPHX_MLIR_USE_SPECIFIC_OPS",
     "GPU_MAX_ALLOC_PERCENT",
     "GPU_MAX_HEAP_SIZE",
@@ -292,6 +300,10 @@ launch_shell = [
     "AMD_DIRECT_DISPATCH",
     "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL",
 ]
+
+# --- The strixbox command on the box ------------------------------------------------------------
+
+tools_profiler = False  # a profiler that anybody who reaches the server could start
 
 # --- RAM disk ---------------------------------------------------------------------------------
 

@@ -41,7 +41,11 @@ python_requirements = "comfyui-0.3.64-torch-2.9"
 
 # These wheels hold gfx1151 code: the override and its companion would only do harm.
 _FLAGS = ["--use-pytorch-cross-attention", "--disable-mmap", "--bf16-vae"]
-_TUNABLEOP = ["PYTORCH_TUNABLEOP_ENABLED", "PYTORCH_TUNABLEOP_FILENAME"]
+_TUNABLEOP = [
+    "PYTORCH_TUNABLEOP_ENABLED",
+    "PYTORCH_TUNABLEOP_FILENAME",
+    "PYTORCH_TUNABLEOP_TUNING",
+]
 _THREADS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
 
 launch_variables = {
@@ -50,8 +54,13 @@ launch_variables = {
         "does": "Tunes matrix products, not convolutions; each new shape is slow once.",
     },
     "PYTORCH_TUNABLEOP_FILENAME": {
-        "value": "/var/lib/strixbox/tunableop/rocm-7.2.1-%d.csv",
-        "does": "Where TunableOp keeps its results; the name holds the stack they are valid for.",
+        "value": "/var/lib/strixbox/tunableop/rocm-7.2.1-torch-2.9.1-gfx1151-%d.csv",
+        "does": "Where TunableOp keeps its results; the name holds what they are valid for.",
+    },
+    "PYTORCH_TUNABLEOP_TUNING": {
+        "value": "0",
+        "does": "Uses what was tuned and tunes nothing while images are made; `strixbox warmup` "
+        "switches tuning on for as long as it runs.",
     },
     "OMP_NUM_THREADS": {
         "value": "16",

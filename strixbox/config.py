@@ -332,6 +332,12 @@ class Launch(Section):
         return self
 
 
+class Tools(Section):
+    """The strixbox command on the box, and our nodes in ComfyUI."""
+
+    profiler: bool = Field(description="load the node pack that `strixbox profile` needs")
+
+
 class Tmpfs(Section):
     """The RAM disk for ComfyUI's temporary files."""
 
@@ -382,6 +388,7 @@ class Config(Section):
     python: Python
     comfyui: Comfyui
     launch: Launch
+    tools: Tools
     tmpfs: Tmpfs
     models: Models
 
@@ -501,6 +508,7 @@ def _type_name(schema: Mapping[str, Any]) -> str:
         "string": "text",
         "integer": "whole number",
         "array": "list",
+        "boolean": "true or false",
         "object": "table",
         "null": "None",
     }

@@ -33,6 +33,14 @@ class FileStates(BoxFact[dict[str, dict[str, Any]]]):
         return read("file_states", {"paths": list(paths)})
 
 
+class TreeEntries(BoxFact[dict[str, list[str]]]):
+    """``directories`` and ``files`` below directories; byte code is left out."""
+
+    def command(self, roots: tuple[str, ...]) -> StringCommand:
+        """Ask about the directories ``roots``."""
+        return read("tree_entries", {"roots": list(roots)})
+
+
 class FileText(BoxFact[str]):
     """Text of a file, empty where there is none; bytes that are no UTF-8 are replaced."""
 

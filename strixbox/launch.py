@@ -9,6 +9,7 @@ from strixbox.config import Config
 from strixbox.digests import digest_of
 from strixbox.layout import BIN, CURRENT, ETC, SERVICE
 from strixbox.release import Release
+from strixbox.tools import nodes_digest
 from strixbox.tree import BoxFile, rendered
 
 MODEL_PATHS = f"{ETC}/extra_model_paths.yaml"
@@ -68,8 +69,8 @@ def service_unit(cfg: Config) -> BoxFile:
 
 
 def unit_digest(cfg: Config) -> str:
-    """Digest of the unit's text."""
-    return digest_of(_unit(cfg, "").content.decode())
+    """Digest of the unit's text and of our nodes, which a running server loaded at its start."""
+    return digest_of([_unit(cfg, "").content.decode(), nodes_digest(cfg)])
 
 
 def _unit(cfg: Config, digest: str) -> BoxFile:

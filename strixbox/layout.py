@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 OPT = "/opt/strixbox"
+TOOLS = f"{OPT}/tools"  # environment of the strixbox command
+BOXTOOLS = f"{OPT}/boxtools"  # its package
+NODES = f"{OPT}/nodes"  # ComfyUI nodes of ours
+COMMAND = "/usr/local/bin/strixbox"
+TOOLS_STATE = "/var/lib/strixbox/tools"  # results of the command; the user owns it
 LIB = f"{OPT}/lib"  # programs that stay on the box
 BIN = f"{OPT}/bin"  # launch scripts
 LOCKS = f"{OPT}/locks"  # hashed requirement locks

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+TOOLS = "boxtools"  # the lock of the strixbox command's own environment
 FOLDER = Path(__file__).parent.parent / "files" / "opt" / "strixbox" / "locks"
 
 
@@ -24,8 +25,8 @@ def lock_text(lock: str) -> str:
 
 
 def known_locks() -> list[str]:
-    """Names of all locks."""
-    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+    """Names of the locks that a release can be built with."""
+    return sorted(path.stem for path in FOLDER.glob("*.txt") if path.stem != TOOLS)
 
 
 @cache

@@ -67,6 +67,17 @@ def rendered(
     return BoxFile(path, render(image or path, **values).encode(), mode)
 
 
-def shipped(path: str, *, mode: str = "644") -> BoxFile:
-    """The file ``path`` as it stands under ``files/``."""
-    return BoxFile(path, (ROOT / "files" / path.lstrip("/")).read_bytes(), mode)
+def shipped(path: str, *, mode: str = "644", image: str | None = None) -> BoxFile:
+    """The file ``path`` as it stands under ``files/``, there at ``image`` where that is given."""
+    return BoxFile(path, (ROOT / "files" / (image or path).lstrip("/")).read_bytes(), mode)
+
+
+def shipped_tree(path: str, *, image: str | None = None) -> tuple[BoxFile, ...]:
+    """Every file below ``path`` as it stands under ``files/``, byte code left out."""
+    root = ROOT / "files" / (image or path).lstrip("/")
+    names = sorted(
+        file.relative_to(root).as_posix()
+        for file in root.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
+    return tuple(shipped(f"{path}/{name}", image=f"{image or path}/{name}") for name in names)

@@ -3,13 +3,25 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Box
-from strixbox.layout import BIN, ETC, LIB, LOCKS, OPT, RELEASES, STATE, WHEELS
+from strixbox.layout import (
+    BIN,
+    BOXTOOLS,
+    ETC,
+    LIB,
+    LOCKS,
+    NODES,
+    OPT,
+    RELEASES,
+    STATE,
+    TOOLS_STATE,
+    WHEELS,
+)
 from strixbox.operations.apt import apt_packages, group_membership
 from strixbox.operations.files import place_files
 from strixbox.tree import BoxDirectory, shipped
 
 PACKAGES = ("ca-certificates", "git", "python3-venv")
-ROOTS = (OPT, BIN, LIB, LOCKS, RELEASES, ETC, STATE, WHEELS)
+ROOTS = (OPT, BIN, BOXTOOLS, LIB, LOCKS, NODES, RELEASES, ETC, STATE, WHEELS)
 
 
 @deploy("Base")
@@ -24,7 +36,10 @@ def base(box: Box) -> None:
         name=f"Put programs and directories of ours below {OPT}",
         directories=(
             *(BoxDirectory(path) for path in ROOTS),
-            BoxDirectory(f"{STATE}/tunableop", owner=box.user, group=box.user),
+            *(
+                BoxDirectory(path, owner=box.user, group=box.user)
+                for path in (f"{STATE}/tunableop", TOOLS_STATE)
+            ),
         ),
-        files=(shipped(f"{LIB}/launch", mode="755"), shipped(f"{LIB}/preload", mode="755")),
+        files=(shipped(f"{LIB}/launch", mode="755"),),
     )

@@ -4,7 +4,7 @@ from pyinfra.api.deploy import deploy
 
 from strixbox import launch as profiles
 from strixbox.config import Config
-from strixbox.layout import BIN, ETC
+from strixbox.layout import BIN, ETC, NODES
 from strixbox.operations.files import place_files
 from strixbox.operations.shell import bashrc_block
 from strixbox.tree import rendered
@@ -44,6 +44,7 @@ def launch(cfg: Config) -> None:
                 f"{ETC}/extra_model_paths.yaml",
                 active=models,
                 archive=cfg.models.archive,
+                nodes=NODES,
                 folders=FOLDERS,
             ),
             rendered(f"{ETC}/preload.txt", paths=profiles.preloaded(cfg)),

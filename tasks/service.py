@@ -1,23 +1,34 @@
-"""The service: this release, this profile, at every boot; the models into the page cache."""
+"""The service: this release, this profile, at every boot; what reads and tunes beside it."""
 
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
+from strixbox.layout import SERVICE, TOOLS_STATE
 from strixbox.operations.release import old_releases_removed, running_service
 from strixbox.operations.systemd import enabled_unit
 from strixbox.release import Release
-from strixbox.tree import shipped
+from strixbox.tree import rendered, shipped
 
 
 @deploy("Service")
 def service(cfg: Config, release: Release) -> None:
+    enabled_unit(
+        name="Preload models after boot",
+        unit=shipped("/etc/systemd/system/strixbox-preload.service"),
+    )
+    # Before the service: its very first start is one that calls for tuning.
+    enabled_unit(
+        name="Tune what is new after a start",
+        unit=rendered(
+            "/etc/systemd/system/strixbox-warmup.service",
+            user=cfg.box.user,
+            service=SERVICE,
+            state=TOOLS_STATE,
+        ),
+    )
     running_service(
         name="Run the release as comfyui.service",
         cfg=cfg,
         release=release,
-    )
-    enabled_unit(
-        name="Preload models after boot",
-        unit=shipped("/etc/systemd/system/strixbox-preload.service"),
     )
     old_releases_removed(name="Remove old releases", cfg=cfg, release=release)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import difflib
+from pathlib import PurePosixPath
 from typing import Any
 
 from pyinfra.context import host
 
-from strixbox.facts import FileStates, FileText
+from strixbox.facts import FileStates, FileText, TreeEntries
 from strixbox.layout import BACKUPS
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.programs import Run, write
@@ -41,6 +42,51 @@ def place_files(
         for file in files:
             show_diff(file)
     yield placing(files, directories)
+
+
+@box_operation
+def mirrored_trees(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> Steps:
+    """Have directories of ours hold these files and no others.
+
+    + roots: directories that the toolkit alone fills
+    + files: everything that shall stand below them, and files of ours elsewhere
+
+    What stands there besides, such as a module of an older toolkit that Python would still import,
+    goes to /var/backups/strixbox.
+    """
+    states = ask(FileStates, paths=tuple(file.path for file in files))
+    wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
+    stray = strays(ask(TreeEntries, roots=roots), {file.path for file in files})
+    if not wrong and not stray:
+        host.noop(f"{len(files)} files are as they shall be")
+        return
+    for file in wrong:
+        say(f"{file.path}: {difference(file, states[file.path])}")
+        if host.state.config.DIFF:
+            show_diff(file)
+    for path in stray:
+        say(f"{path}: to {BACKUPS}")
+    if stray:
+        yield write(
+            "retire", {"paths": stray, "backups": BACKUPS, "why": "no file of this toolkit"}
+        )
+    if wrong:
+        yield placing(wrong)
+
+
+def strays(standing: dict[str, list[str]], wanted: set[str]) -> list[str]:
+    """Paths that shall not stand: directories that hold nothing wanted, then single files.
+
+    + standing: ``directories`` and ``files`` that are there, parents first
+    + wanted: paths of the files that shall be there
+    """
+    needed = {str(parent) for path in wanted for parent in PurePosixPath(path).parents}
+    found: list[str] = []
+    for path in (*standing["directories"], *standing["files"]):
+        inside = any(path.startswith(f"{taken}/") for taken in found)
+        if path not in needed and path not in wanted and not inside:
+            found.append(path)
+    return found
 
 
 @box_operation

@@ -13,20 +13,26 @@ from strixbox.facts import (
     Account,
     Checkouts,
     Environments,
+    FileStates,
     Installed,
     RocmRemains,
     TmpfsMount,
     VerifiedFiles,
 )
-from strixbox.layout import RECORDS
+from strixbox.layout import RECORDS, TOOLS
+from strixbox.locks import TOOLS as LOCK
+from strixbox.locks import lock_text
+from strixbox.locks import pins as lock_pins
 from strixbox.models import Places
 from strixbox.models import plan as model_plan
 from strixbox.operations.apt import is_of
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.files import file_is_right
 from strixbox.operations.mount import mount_is_right
 from strixbox.operations.release import ask_service, service_trouble
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release
+from strixbox.tools import command_files, node_files, settings_file
 
 Verdict = Literal["right", "WRONG", "unknown"]
 
@@ -104,6 +110,17 @@ def models(cfg: Config, release: Release) -> Row:
     return _row("models", not todo, f"{len(cfg.models.manifest)} where they belong", told)
 
 
+def tools(cfg: Config, release: Release) -> Row:
+    """The strixbox command is there with what it needs."""
+    pins = lock_pins(lock_text(LOCK), cfg.python.version)
+    held = ask(Environments, paths=(TOOLS,))[TOOLS]["packages"]
+    lacking = sorted(name for name, version in pins.items() if held.get(name) != version)
+    files = (*command_files(), *node_files(cfg), settings_file(cfg))
+    states = ask(FileStates, paths=tuple(file.path for file in files))
+    lacking += [file.path for file in files if not file_is_right(file, states[file.path])]
+    return _row("strixbox command", not lacking, f"{len(files)} files", f"{lacking[:5]}")
+
+
 def service(cfg: Config, release: Release) -> Row:
     """The service runs this release with this profile and answers."""
     trouble = service_trouble(cfg, release, ask_service(cfg))
@@ -118,6 +135,7 @@ CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
     checkouts,
     ram_disk,
     models,
+    tools,
     service,
 )
 

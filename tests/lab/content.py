@@ -67,7 +67,8 @@ class Content:
         """Write everything; returns the part of lab.json that tells of it."""
         ubuntu = gpg_key(self.gnupg, "Lab Ubuntu Archive <ubuntu@lab.invalid>")
         amd = gpg_key(self.gnupg, "Lab AMD MLSE DevOps <amd@lab.invalid>")
-        digest = self._digest(ubuntu + amd)
+        debs = "".join(sorted(deb.name for deb in system_debs.glob("*.deb")))
+        digest = self._digest(ubuntu + amd + debs)
         note = self.root / "content.json"
         if note.exists():
             known = json.loads(note.read_text(encoding="utf-8"))
@@ -117,7 +118,7 @@ class Content:
         return digest.hexdigest()
 
     def _locks(self) -> list[Path]:
-        names = ["lab-standin", *([REAL_LOCK] if self._real() else [])]
+        names = ["lab-standin", "boxtools", *([REAL_LOCK] if self._real() else [])]
         return [self.project / f"files/opt/strixbox/locks/{name}.txt" for name in names]
 
     def _apt(self, ubuntu: str, amd: str, system_debs: Path) -> None:

@@ -29,7 +29,7 @@ PACKAGES = (
     *("kmod", "pciutils", "util-linux", "xz-utils"),
 )
 # Real packages that the toolkit installs on a box; the mirror serves them.
-SYSTEM = ("git", "python3-venv")
+SYSTEM = ("git", "python3-venv", "htop", "tmux")
 SUBNET = f"{SUBNET_PREFIX}.0/24"
 STATES = ("bare", "old-rocm", "handmade", "converged")
 
@@ -141,7 +141,9 @@ class Lab:
                 say("building the box image (mmdebstrap, about a minute)")
                 self._from_debian(image)
         debs = self.folder / "debs"
-        if not (debs / "complete").exists() or not image_exists(f"{MIRROR}-image"):
+        note = debs / "complete"
+        known = note.read_text(encoding="utf-8") if note.exists() else ""
+        if known != " ".join(SYSTEM) or not image_exists(f"{MIRROR}-image"):
             self._download_debs(image, debs)
         return image
 
@@ -212,7 +214,7 @@ class Lab:
         podman("exec", work, "sh", "-c", "dpkg -i /var/cache/apt/archives/*.deb")
         podman("commit", "--quiet", work, f"{MIRROR}-image")
         podman("rm", "--force", "--time", "0", work)
-        (folder / "complete").touch()
+        (folder / "complete").write_text(" ".join(SYSTEM), encoding="utf-8")
 
     def _mirror(self) -> None:
         """Start the mirror, unless the one that runs is this very one."""

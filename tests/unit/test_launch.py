@@ -54,7 +54,7 @@ def box(tmp_path: Path, cfg: Config) -> ModuleType:
     module = program("launch")
     module.CURRENT = str(tmp_path / "current")  # type: ignore[attr-defined]
     module.PROFILES = str(profiles)  # type: ignore[attr-defined]
-    module.PRELOAD = "/bin/true"  # type: ignore[attr-defined]
+    module.PRELOAD = ("/bin/true",)  # type: ignore[attr-defined]
     return module
 
 
@@ -122,30 +122,6 @@ def test_a_box_without_a_release_is_told(box: ModuleType, tmp_path: Path) -> Non
         box.main(["production"])
 
 
-def test_preload_asks_for_what_is_there_and_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    module = program("preload")
-    models = [tmp_path / name for name in ("a", "b", "gone")]
-    for path in models[:2]:
-        path.write_bytes(bytes(3 << 20))
-    listed = tmp_path / "preload.txt"
-    listed.write_text("# Managed\n" + "".join(f"{path}\n" for path in models))
-    monkeypatch.setattr(module, "LIST", str(listed))
-    monkeypatch.setattr(module, "available", lambda: 8 << 20)
-    assert module.main() == 0
-    told = capsys.readouterr()
-    # Half of 8 MiB: the first whole, of the second what is left.
-    assert told.out == f"{models[0]}: 3 MiB\n{models[1]}: 1 MiB\n"
-    assert "gone: No such file" in told.err
-    monkeypatch.setattr(module, "LIST", str(tmp_path / "none"))
-    assert module.main() == 0
-
-
-def test_preload_reads_the_kernels_own_figure() -> None:
-    assert program("preload").available() > 1 << 20
-
-
 def test_the_unit_names_user_mounts_and_its_own_digest(cfg: Config) -> None:
     unit = launch.service_unit(cfg)
     text = unit.content.decode()
@@ -194,8 +170,12 @@ def test_systemd_reads_every_value_as_it_stands(cfg: Config) -> None:
 
 def test_model_paths_are_yaml_with_the_archive_only_where_there_is_one() -> None:
     path = f"{ETC}/extra_model_paths.yaml"
-    one = yaml.safe_load(render(path, active="/a b/models", archive=None, folders=FOLDERS))
-    two = yaml.safe_load(render(path, active="/a", archive="/mnt/sata", folders=FOLDERS))
+    one = yaml.safe_load(
+        render(path, active="/a b/models", archive=None, nodes="/n", folders=FOLDERS)
+    )
+    two = yaml.safe_load(
+        render(path, active="/a", archive="/mnt/sata", nodes="/n", folders=FOLDERS)
+    )
     assert "/mnt/sata" not in str(one)
     assert "/mnt/sata" in str(two)
 

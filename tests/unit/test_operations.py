@@ -14,6 +14,7 @@ from pyinfra.api.arguments import all_argument_meta
 
 import strixbox.box
 import strixbox.operations
+from strixbox.operations.files import strays
 from strixbox.programs import QUERY_LIMIT, Run, read, source, write
 from strixbox.tree import ROOT
 
@@ -108,3 +109,12 @@ def test_every_operation_is_part_of_a_task() -> None:
     tasks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tasks").glob("*.py"))
     for name in operations():
         assert f"{name.rpartition('.')[2]}(" in tasks, name
+
+
+def test_what_is_not_wanted_is_taken_whole() -> None:
+    standing = {
+        "directories": ["/n/ours", "/n/ours/web", "/n/old", "/n/old/deep"],
+        "files": ["/n/ours/a.py", "/n/ours/stray.py", "/n/old/b.py"],
+    }
+    assert strays(standing, {"/n/ours/a.py", "/n/ours/web/x.js"}) == ["/n/old", "/n/ours/stray.py"]
+    assert strays({"directories": [], "files": []}, {"/n/ours/a.py"}) == []
