@@ -152,18 +152,13 @@ launch_variables = {
     },
     "PYTORCH_TUNABLEOP_ENABLED": {
         "value": "1",
-        "does": "Tunes matrix products, not convolutions; each new shape is slow once. Results go "
-        "to PYTORCH_TUNABLEOP_FILENAME, not to ~/.cache/pytorch_tunableop.",
+        "does": "Uses tuned kernels for matrix products, not convolutions. `strixbox warmup` tunes "
+        "and switches tuning off at every start: a new shape would be slow once.",
     },
     "PYTORCH_TUNABLEOP_FILENAME": {
         "value": "/var/lib/strixbox/tunableop/rocm-6.4.2-torch-2.6.0-gfx1100-%d.csv",
         "does": "Where TunableOp keeps its results; without it they land in the current directory. "
         "The name holds ROCm, torch and GPU, as results of others are rejected.",
-    },
-    "PYTORCH_TUNABLEOP_TUNING": {
-        "value": "0",
-        "does": "Uses what was tuned and tunes nothing while images are made; `strixbox warmup` "
-        "switches tuning on for as long as it runs.",
     },
     "MIGRAPHX_MLIR_USE_SPECIFIC_OPS": {
         "value": "attention",
@@ -227,7 +222,6 @@ launch_profiles = {
             *_BASE,
             "PYTORCH_TUNABLEOP_ENABLED",
             "PYTORCH_TUNABLEOP_FILENAME",
-            "PYTORCH_TUNABLEOP_TUNING",
             "MIGRAPHX_MLIR_USE_SPECIFIC_OPS",
             "GPU_MAX_ALLOC_PERCENT",
             "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL",
@@ -263,7 +257,6 @@ launch_profiles = {
             "GPU_MAX_HEAP_SIZE",
             "PYTORCH_TUNABLEOP_ENABLED",
             "PYTORCH_TUNABLEOP_FILENAME",
-            "PYTORCH_TUNABLEOP_TUNING",
             "MIGRAPHX_MLIR_USE_SPECIFIC_OPS",
             "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL",
             "RADV_PERFTEST",
@@ -292,7 +285,6 @@ launch_shell = [
     *_BASE,
     "PYTORCH_TUNABLEOP_ENABLED",
     "PYTORCH_TUNABLEOP_FILENAME",
-    "PYTORCH_TUNABLEOP_TUNING",
     "MIGRAPHX_MLIR_USE_SPECIFIC_OPS",
     "GPU_MAX_ALLOC_PERCENT",
     "GPU_MAX_HEAP_SIZE",

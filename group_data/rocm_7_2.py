@@ -44,23 +44,18 @@ _FLAGS = ["--use-pytorch-cross-attention", "--disable-mmap", "--bf16-vae"]
 _TUNABLEOP = [
     "PYTORCH_TUNABLEOP_ENABLED",
     "PYTORCH_TUNABLEOP_FILENAME",
-    "PYTORCH_TUNABLEOP_TUNING",
 ]
 _THREADS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
 
 launch_variables = {
     "PYTORCH_TUNABLEOP_ENABLED": {
         "value": "1",
-        "does": "Tunes matrix products, not convolutions; each new shape is slow once.",
+        "does": "Uses tuned kernels for matrix products, not convolutions. `strixbox warmup` tunes "
+        "and switches tuning off at every start: a new shape would be slow once.",
     },
     "PYTORCH_TUNABLEOP_FILENAME": {
         "value": "/var/lib/strixbox/tunableop/rocm-7.2.1-torch-2.9.1-gfx1151-%d.csv",
         "does": "Where TunableOp keeps its results; the name holds what they are valid for.",
-    },
-    "PYTORCH_TUNABLEOP_TUNING": {
-        "value": "0",
-        "does": "Uses what was tuned and tunes nothing while images are made; `strixbox warmup` "
-        "switches tuning on for as long as it runs.",
     },
     "OMP_NUM_THREADS": {
         "value": "16",

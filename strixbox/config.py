@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -76,6 +76,7 @@ ModelFolder = Literal[
     "vae",
     "vae_approx",
 ]
+MODEL_FOLDERS: tuple[str, ...] = get_args(ModelFolder)
 # No directory of the user's and no RAM disk may be put there: the system's own, and ours.
 _OWNED = tuple(
     PurePosixPath(path)
@@ -116,6 +117,10 @@ EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
     frozenset({"--cuda-malloc", "--disable-cuda-malloc"}),
     frozenset({"--force-upcast-attention", "--dont-upcast-attention"}),
 )
+
+
+# Words of a single run (--data release=ID of rollback.py), no settings of a box.
+RUN_DATA = frozenset({"release"})
 
 
 class Section(BaseModel):
@@ -448,7 +453,7 @@ class Config(Section):
         sections: dict[str, Any] = {}
         mistakes: list[str] = []
         for key, value in data.items():
-            if key.startswith(("ssh_", "_")):
+            if key.startswith(("ssh_", "_")) or key in RUN_DATA:
                 continue
             section, _, field = key.partition("_")
             if key == "stack":

@@ -74,12 +74,28 @@ class UserNodes(BoxFact[dict[str, str]]):
 
 
 class Service(BoxFact[dict[str, Any]]):
-    """A unit, its process, whether ``url`` is answered, the release in use and all releases."""
+    """A unit, its process, whether ``url`` is answered, the releases and the generations."""
 
-    def command(self, service: str, url: str, current: str, releases: str) -> StringCommand:
+    def command(
+        self, service: str, url: str, current: str, releases: str, generations: str
+    ) -> StringCommand:
         """Ask systemd, /proc and the server itself."""
-        query = {"service": service, "url": url, "current": current, "releases": releases}
+        query = {
+            "service": service,
+            "url": url,
+            "current": current,
+            "releases": releases,
+            "generations": generations,
+        }
         return read("service", query)
+
+
+class Seal(BoxFact[dict[str, Any]]):
+    """release.json of a release; empty where it was not proved."""
+
+    def command(self, path: str) -> StringCommand:
+        """Ask for the seal at ``path``."""
+        return read("seal", {"path": path})
 
 
 class TmpfsMount(BoxFact[dict[str, Any]]):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from strixbox.config import Config
+from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.digests import digest_of
-from strixbox.layout import BIN, CURRENT, ETC, SERVICE
+from strixbox.layout import BIN, CURRENT, ETC, NODES, SERVICE
 from strixbox.release import Release
 from strixbox.tools import nodes_digest
 from strixbox.tree import BoxFile, rendered
@@ -56,6 +56,17 @@ def profile_file(cfg: Config, profile: str) -> BoxFile:
     return BoxFile(f"{ETC}/launch/{profile}.json", text.encode())
 
 
+def model_paths(cfg: Config) -> BoxFile:
+    """Where ComfyUI finds models and our nodes."""
+    return rendered(
+        MODEL_PATHS,
+        active=f"{cfg.comfyui.base_directory}/models",
+        archive=cfg.models.archive,
+        nodes=NODES,
+        folders=MODEL_FOLDERS,
+    )
+
+
 def script_path(profile: str) -> str:
     """Launch script of a profile, under the chapter's name for it."""
     return f"{BIN}/launch_comfyui_{profile}.sh"
@@ -69,8 +80,9 @@ def service_unit(cfg: Config) -> BoxFile:
 
 
 def unit_digest(cfg: Config) -> str:
-    """Digest of the unit's text and of our nodes, which a running server loaded at its start."""
-    return digest_of([_unit(cfg, "").content.decode(), nodes_digest(cfg)])
+    """Digest of all that a server reads at its start: unit, profile, model paths, our nodes."""
+    read = (_unit(cfg, ""), profile_file(cfg, cfg.comfyui.profile), model_paths(cfg))
+    return digest_of([*(file.content.decode() for file in read), nodes_digest(cfg)])
 
 
 def _unit(cfg: Config, digest: str) -> BoxFile:
@@ -100,8 +112,19 @@ def preloaded(cfg: Config) -> list[str]:
     return [f"{models}/{m.folder}/{m.name}" for m in cfg.models.manifest if m.tier == "active"]
 
 
+def proof_digest(cfg: Config, release: Release) -> str:
+    """Digest of what is proved: another flag or variable is proved before it goes live."""
+    order = _proof(cfg, release)
+    return digest_of({key: order[key] for key in ("user", "variables", "profiles", "start_flags")})
+
+
 def proof_order(cfg: Config, release: Release) -> dict[str, Any]:
     """What strixbox/box/prove_release.py needs to know."""
+    seal = {"id": release.id, "stack": cfg.stack, "pins": release.pins()}
+    return _proof(cfg, release) | {"seal": seal | {"proved": proof_digest(cfg, release)}}
+
+
+def _proof(cfg: Config, release: Release) -> dict[str, Any]:
     own = ["--extra-model-paths-config", f"{release.path}/extra_model_paths.yaml"]
     profile = cfg.launch.profiles[cfg.comfyui.profile]
     return {
@@ -116,5 +139,4 @@ def proof_order(cfg: Config, release: Release) -> dict[str, Any]:
             *profile.flags,
         ],
         "timeout": max(cfg.comfyui.start_timeout, 60),
-        "seal": {"id": release.id, "stack": cfg.stack, "pins": release.pins()},
     }

@@ -3,6 +3,7 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
+from strixbox.generation import Generation
 from strixbox.layout import SERVICE, TOOLS_STATE
 from strixbox.operations.release import old_releases_removed, running_service
 from strixbox.operations.systemd import enabled_unit
@@ -29,6 +30,6 @@ def service(cfg: Config, release: Release) -> None:
     running_service(
         name="Run the release as comfyui.service",
         cfg=cfg,
-        release=release,
+        generation=Generation.of(cfg, release),
     )
     old_releases_removed(name="Remove old releases", cfg=cfg, release=release)

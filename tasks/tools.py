@@ -22,7 +22,6 @@ def tools(cfg: Config) -> None:
         files=(
             *images.command_files(),
             *images.node_files(cfg),
-            images.settings_file(cfg),
         ),
     )
     locked_environment(

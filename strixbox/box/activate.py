@@ -1,6 +1,7 @@
-"""Writer: makes a release current and starts it; goes back to the one before if it is not answered.
+"""Writer: makes a generation current: its release, its files, its service; or goes back.
 
-The link is replaced by one rename, so at every instant it names a whole release.
+The link is replaced by one rename, so at every instant it names a whole release. If the service
+does not answer, the generation that answered before comes back with its files.
 """
 
 from __future__ import annotations
@@ -29,33 +30,80 @@ def systemctl(*words: str) -> str | None:
     return None if answer.returncode == 0 else (answer.stderr.strip() or "systemctl failed")
 
 
-def start(order: dict[str, Any]) -> str | None:
+def reload(service: str) -> str | None:
+    """Have systemd read the unit as it is written and start it at boot; None, or its words."""
+    return systemctl("daemon-reload") or systemctl("enable", "--quiet", service)
+
+
+def generation(path: str) -> dict[str, Any] | None:
+    """``release``, ``url`` and ``files`` of a kept generation; None where it is not whole."""
+    try:
+        with open(os.path.join(path, "generation.json"), encoding="utf-8") as stream:
+            kept: dict[str, Any] = json.load(stream)
+    except (OSError, ValueError):
+        return None
+    kept["path"] = path
+    whole = all(os.path.isfile(f"{path}/files{file['path']}") for file in kept["files"])
+    proved = os.path.exists(os.path.join(kept["release"], "release.json"))
+    return kept if whole and proved else None
+
+
+def install(kept: dict[str, Any]) -> None:
+    """Put a generation's files where they belong, each by one rename."""
+    for file in kept["files"]:
+        path, aside = file["path"], f"{file['path']}.strixbox-new"
+        with open(f"{kept['path']}/files{path}", "rb") as stream:
+            content = stream.read()
+        if _is(path, content, int(file["mode"], 8)):
+            continue
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        if os.path.lexists(aside):
+            os.unlink(aside)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            os.fchmod(descriptor, int(file["mode"], 8))
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(aside, path)
+
+
+def _is(path: str, content: bytes, mode: int) -> bool:
+    """Whether ``path`` is a plain file of root's with this content and mode."""
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
+    info = os.stat(path)
+    if (info.st_mode & 0o7777, info.st_uid, info.st_gid) != (mode, os.geteuid(), os.getegid()):
+        return False
+    with open(path, "rb") as stream:
+        return stream.read() == content
+
+
+def start(service: str, url: str, timeout: float) -> str | None:
     """Restart the service and wait for its answer; None, or why there is none."""
-    systemctl("reset-failed", order["service"])
-    trouble = systemctl("restart", order["service"])
+    systemctl("reset-failed", service)
+    trouble = reload(service) or systemctl("restart", service)
     if trouble:
         return trouble
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     begin = time.monotonic()
     told = 0.0
     reason = "no answer"
-    while time.monotonic() - begin < order["timeout"]:
+    while time.monotonic() - begin < timeout:
         try:
-            with opener.open(order["url"], timeout=5) as answer:
-                if answer.status == 200 and systemctl("is-active", order["service"]) is None:
+            with opener.open(url, timeout=5) as answer:
+                if answer.status == 200 and systemctl("is-active", service) is None:
                     return None
         except (OSError, ValueError) as error:
             reason = str(getattr(error, "reason", error))
-        if systemctl("is-failed", "--quiet", order["service"]) is None:
-            return "the service failed: " + _log(order["service"])
+        if systemctl("is-failed", "--quiet", service) is None:
+            return "the service failed: " + _log(service)
         waited = time.monotonic() - begin
         if waited - told >= 10:
             told = waited
-            print(f"waiting for {order['url']} since {waited:.0f} s", flush=True)
+            print(f"waiting for {url} since {waited:.0f} s", flush=True)
         time.sleep(0.25)
-    return f"{order['url']} was not answered in {order['timeout']} s ({reason}): " + _log(
-        order["service"]
-    )
+    return f"{url} was not answered in {timeout} s ({reason}): " + _log(service)
 
 
 def _log(service: str) -> str:
@@ -64,29 +112,45 @@ def _log(service: str) -> str:
     return " | ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())[-400:]
 
 
+def answered(order: dict[str, Any], path: str) -> None:
+    """Note that a generation answered, now, and that it is the one in use."""
+    with open(os.path.join(path, "answered"), "w", encoding="utf-8") as stream:
+        stream.write(f"{int(time.time())}\n")
+    point(order["in_use"], path)
+
+
 def main(order: dict[str, Any]) -> None:
-    """``{"link", "release", "service", "url", "timeout"}``; everything else stands already."""
-    link, release = order["link"], order["release"]
-    before = os.readlink(link) if os.path.islink(link) else None
-    trouble = systemctl("daemon-reload") or systemctl("enable", "--quiet", order["service"])
-    if trouble:
-        raise SystemExit(f"{order['service']}: {trouble}; mend that and run again")
-    if before != release:
-        point(link, release)
-    trouble = start(order)
+    """``{"generation", "in_use", "link", "service", "timeout", "restart"}``; it is kept already.
+
+    ``in_use`` is the link to the generation in use, ``link`` the one to its release.
+    """
+    link, service, timeout = order["link"], order["service"], order["timeout"]
+    before = os.path.realpath(order["in_use"]) if os.path.islink(order["in_use"]) else None
+    wanted = generation(order["generation"])
+    if wanted is None:
+        raise SystemExit(f"{order['generation']} is not whole; run the deploy again")
+    install(wanted)
+    if not os.path.islink(link) or os.readlink(link) != wanted["release"]:
+        point(link, wanted["release"])
+    # What differs may be the script of a profile that is not in use: a picture is not cut for that.
+    restart = order["restart"] or systemctl("is-active", service) is not None
+    trouble = start(service, wanted["url"], timeout) if restart else reload(service)
     if trouble is None:
+        answered(order, wanted["path"])
         return
-    if before in (None, release) or not os.path.exists(os.path.join(str(before), "release.json")):
+    last = generation(before) if before and before != wanted["path"] else None
+    if last is None:
         raise SystemExit(
-            f"{order['service']} does not answer: {trouble};"
-            f" see journalctl -u {order['service']}, mend it and run again"
+            f"{service} does not answer: {trouble};"
+            f" see journalctl -u {service}, mend it and run again"
         )
-    point(link, str(before))
-    back = start(order)
+    install(last)
+    point(link, last["release"])
+    back = start(service, last["url"], timeout)
     state = "is in use again" if back is None else f"does not answer either ({back})"
     raise SystemExit(
-        f"release {os.path.basename(release)} does not answer: {trouble};"
-        f" the release before, {os.path.basename(str(before))}, {state}"
+        f"release {os.path.basename(wanted['release'])} does not answer: {trouble}; the release"
+        f" before, {os.path.basename(last['release'])}, with its flags and variables, {state}"
     )
 
 

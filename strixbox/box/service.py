@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import subprocess
@@ -70,10 +71,43 @@ def _sealed(path: str) -> int | None:
         return None
 
 
+def pins(current: str) -> dict[str, Any] | None:
+    """Pins of the release in use, from its seal; None where there is none."""
+    try:
+        with open(os.path.join(current, "release.json"), encoding="utf-8") as stream:
+            sealed = json.load(stream)
+    except (OSError, ValueError):
+        return None
+    found: dict[str, Any] | None = sealed.get("pins")
+    return found
+
+
+def generations(root: str) -> list[dict[str, Any]]:
+    """``id``, ``release`` and ``answered`` of every generation that is kept."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(root), "*", "generation.json"))):
+        folder = os.path.dirname(path)
+        if os.path.islink(folder):
+            continue
+        try:
+            with open(path, encoding="utf-8") as stream:
+                release = os.path.basename(json.load(stream)["release"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        try:
+            with open(os.path.join(folder, "answered"), encoding="ascii") as stream:
+                when = int(stream.read())
+        except (OSError, ValueError):
+            when = None
+        found.append({"id": os.path.basename(folder), "release": release, "answered": when})
+    return found
+
+
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"service", "url", "current", "releases"}``."""
+    """``{"service", "url", "current", "releases", "generations"}``."""
     shown = unit(query["service"])
     current = query["current"]
+    in_use = os.path.join(query["generations"], "in-use")
     return {
         "loaded": shown.get("LoadState") == "loaded",
         "enabled": shown.get("UnitFileState") == "enabled",
@@ -82,7 +116,10 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "process": process(int(shown.get("MainPID") or 0)),
         "answers": answers(query["url"]),
         "current": os.readlink(current) if os.path.islink(current) else None,
+        "pins": pins(current),
         "releases": releases(query["releases"]),
+        "generation": os.readlink(in_use) if os.path.islink(in_use) else None,
+        "generations": generations(query["generations"]),
     }
 
 

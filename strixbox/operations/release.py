@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from pyinfra.context import host
 
 from strixbox import launch
 from strixbox.config import Config
-from strixbox.facts import FileStates, Service, UserNodes
-from strixbox.layout import CURRENT, RELEASES, SERVICE
-from strixbox.operations.base import Steps, ask, box_operation, say
-from strixbox.operations.files import file_is_right, placing
+from strixbox.facts import FileStates, Seal, Service, UserNodes
+from strixbox.generation import Generation
+from strixbox.layout import CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
+from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.files import difference, file_is_right, placing, show_diff
 from strixbox.operations.python import environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
@@ -29,13 +32,16 @@ def release_for(cfg: Config) -> Release:
 
 @box_operation
 def proved_release(cfg: Config, release: Release) -> Steps:
-    """Seal the release after it was run; a sealed one is left alone.
+    """Seal the release after it was run; one that was proved as it shall run is left alone.
 
     + cfg: the box's settings
     + release: the release that was built
+
+    The launch profiles are no part of a release's id, but they are of its proof: another flag is
+    tried on the parser and at a start before the service meets it.
     """
-    sealed = ask(FileStates, paths=(release.seal,))[release.seal]["kind"] == "file"
-    if sealed and not environment_needs(release).anew:
+    proved = ask(Seal, path=release.seal).get("proved") == launch.proof_digest(cfg, release)
+    if proved and not environment_needs(release).anew:
         host.noop(f"release {release.id} is proved")
         return
     say(f"{release.path}: prove torch, flags, nodes and start")
@@ -43,39 +49,85 @@ def proved_release(cfg: Config, release: Release) -> Steps:
 
 
 @box_operation
-def running_service(cfg: Config, release: Release) -> Steps:
+def running_service(cfg: Config, generation: Generation) -> Steps:
     """Have the service run this release with the chosen profile, enabled and answering.
 
     + cfg: the box's settings
-    + release: the release that shall be in use
+    + generation: the release that shall be in use, and the files that it is run with
 
-    What runs is compared with what shall run, not with what an earlier step did: the process's
-    command line, variables and directory. If the release does not answer, the one before comes
-    back.
+    What runs is compared with what shall run, not with what an earlier step did: the files, the
+    process's command line, variables and directory. If the release does not answer, the generation
+    before comes back.
     """
-    unit = launch.service_unit(cfg)
-    written = file_is_right(unit, ask(FileStates, paths=(unit.path,))[unit.path])
-    wrong = service_trouble(cfg, release, ask_service(cfg))
-    if not written:
-        wrong = (f"{unit.path} is to be written", *wrong)
-    if not wrong:
-        host.noop(f"{SERVICE} runs release {release.id} and answers")
+    kept, files = generation.kept(), generation.files
+    states = ask(FileStates, paths=tuple(file.path for file in (*kept, *files)))
+    unkept = tuple(file for file in kept if not file_is_right(file, states[file.path]))
+    wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
+    service = ask_service(cfg)
+    troubles = service_trouble(cfg, generation.release, service)
+    in_use = service["generation"] == generation.path
+    if not (unkept or wrong or troubles) and in_use:
+        host.noop(f"{SERVICE} runs release {generation.release.id} and answers")
         return
-    for trouble in wrong:
+    for file in wrong:
+        say(f"{file.path}: {difference(file, states[file.path])}")
+        if host.state.config.DIFF:
+            show_diff(file)
+    for change in changed_pins(service["pins"], generation.release.pins()):
+        say(change)
+    for trouble in troubles:
         say(f"{SERVICE}: {trouble}")
-    if not written:
-        yield placing((unit,))
-    yield write(
-        "activate",
-        {
-            "link": CURRENT,
-            "release": release.path,
-            "service": SERVICE,
-            "url": launch.url(cfg),
-            "timeout": cfg.comfyui.start_timeout,
-        },
-        live=True,
-    )
+    if unkept:
+        yield placing(unkept)
+    if wrong:
+        # What others wrote in their place is copied to the backups by this command.
+        yield placing(wrong)
+    yield activating(generation.path, cfg.comfyui.start_timeout, restart=bool(troubles))
+
+
+def activating(generation: str, timeout: int, *, restart: bool) -> Run:
+    """The command that makes a kept generation the one in use.
+
+    + generation: its directory on the box
+    + timeout: seconds for the server to answer
+    + restart: whether a server that runs already is started anew
+    """
+    order = {
+        "generation": generation,
+        "in_use": IN_USE,
+        "link": CURRENT,
+        "service": SERVICE,
+        "timeout": timeout,
+        "restart": restart,
+    }
+    return write("activate", order, live=True)
+
+
+def changed_pins(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+    """What an upgrade changes, one line a pin, old -> new; nothing for a first release."""
+    if before is None:
+        return []
+    old, new = _flat(before), _flat(after)
+    return [
+        f"{name}: {old.get(name, 'none')} -> {new.get(name, 'none')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(pins: dict[str, Any]) -> dict[str, str]:
+    """Pins by a name that a person knows: torch, ComfyUI, a node, a setting."""
+    told: dict[str, str] = {
+        name: str(pins[name]) for name in ("recipe", "python", "lock") if name in pins
+    }
+    told["ComfyUI"] = str(pins.get("comfyui", {}).get("commit", ""))[:12]
+    for wheel in pins.get("wheels", []):
+        told[wheel["project"]] = wheel["version"]
+    for node in pins.get("nodes", []):
+        told[f"node {node['name']}"] = node["commit"][:12]
+    for name, digest in pins.get("user_nodes", {}).items():
+        told[f"requirements of your node {name}"] = digest[:12]
+    return told
 
 
 @box_operation
@@ -84,15 +136,25 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
 
     + cfg: how many releases are kept
     + release: the release that shall be in use
+
+    With a release go the generations that ran it.
     """
     service = ask_service(cfg)
     doomed = superfluous(service["releases"], release.id, cfg.comfyui.keep_releases)
-    if not doomed:
+    paths = [f"{RELEASES}/{name}" for name in doomed]
+    gone = {*doomed, *(g["release"] for g in service["generations"])} - service["releases"].keys()
+    gone |= set(doomed)
+    paths += [
+        f"{GENERATIONS}/{generation['id']}"
+        for generation in service["generations"]
+        if generation["release"] in gone
+    ]
+    if not paths:
         host.noop(f"{len(service['releases'])} releases are kept")
         return
-    for name in doomed:
-        say(f"remove {RELEASES}/{name}")
-        yield Run("rm", "-rf", "--", f"{RELEASES}/{name}", mend="")
+    for path in paths:
+        say(f"remove {path}")
+        yield Run("rm", "-rf", "--", path, mend="")
 
 
 def superfluous(releases: dict[str, int | None], used: str, keep: int) -> list[str]:
@@ -105,9 +167,62 @@ def superfluous(releases: dict[str, int | None], used: str, keep: int) -> list[s
     return sorted(others.keys() - set(newest[: keep - 1]))
 
 
+@box_operation
+def rolled_back(cfg: Config, wanted: str | None) -> Steps:
+    """Go back to a generation that answered before: release, flags, variables, scripts and unit.
+
+    + cfg: how long the server may take to answer
+    + wanted: id of a release, or None for the one before
+
+    Nothing is downloaded, and nothing is built.
+    """
+    service = ask_service(cfg)
+    target = earlier(service["generations"], service["generation"], wanted)
+    if f"{GENERATIONS}/{target['id']}" == service["generation"] and service["answers"]:
+        host.noop(f"release {target['release']} is in use")
+        return
+    now = PurePosixPath(service["current"] or "none").name
+    say(f"release {now} -> {target['release']}, which answered last {_day(target['answered'])}")
+    yield activating(f"{GENERATIONS}/{target['id']}", cfg.comfyui.start_timeout, restart=True)
+
+
+def earlier(
+    generations: list[dict[str, Any]], in_use: str | None, wanted: str | None
+) -> dict[str, Any]:
+    """The generation to return to: the last that answered with ``wanted``, or another release.
+
+    + generations: ``id``, ``release``, ``answered`` (seconds since 1970, None where it never did)
+    + in_use: directory of the one in use
+
+    Raises:
+        BoxTrouble: where there is none, naming those that there are.
+    """
+    answered = sorted((g for g in generations if g["answered"]), key=lambda g: -g["answered"])
+    now = next((g["release"] for g in answered if in_use == f"{GENERATIONS}/{g['id']}"), None)
+    fitting = [g for g in answered if (g["release"] == wanted if wanted else g["release"] != now)]
+    if fitting:
+        return fitting[0]
+    known = sorted({g["release"] for g in answered})
+    raise BoxTrouble(
+        f"There is no {'release ' + wanted if wanted else 'earlier release'} to go back to;"
+        f" those that answered on this box are {', '.join(known) or 'none'}."
+    )
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def ask_service(cfg: Config) -> dict[str, Any]:
     """The service as it is on the box."""
-    return ask(Service, service=SERVICE, url=launch.url(cfg), current=CURRENT, releases=RELEASES)
+    return ask(
+        Service,
+        service=SERVICE,
+        url=launch.url(cfg),
+        current=CURRENT,
+        releases=RELEASES,
+        generations=GENERATIONS,
+    )
 
 
 def service_trouble(cfg: Config, release: Release, service: dict[str, Any]) -> tuple[str, ...]:

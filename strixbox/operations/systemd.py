@@ -21,7 +21,7 @@ def enabled_unit(unit: BoxFile) -> Steps:
     """
     service = PurePosixPath(unit.path).name
     written = file_is_right(unit, ask(FileStates, paths=(unit.path,))[unit.path])
-    known = ask(Service, service=service, url="", current="", releases="")
+    known = ask(Service, service=service, url="", current="", releases="", generations="")
     if written and known["enabled"] and not known["stale"]:
         host.noop(f"{service} is enabled")
         return

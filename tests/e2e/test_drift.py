@@ -12,7 +12,7 @@ pytestmark = pytest.mark.lab
 
 # What is done to a converged box, and the operation that has to notice.
 DRIFT = {
-    "echo x >> /etc/strixbox/comfyui.env": "Launch | Write variables",
+    "echo x >> /etc/strixbox/comfyui.env": "Service | Run the release",
     "rm /opt/strixbox/lib/preload": "Base | Put programs",
     "chmod 777 /opt/strixbox/bin": "Base | Put programs",
     "chown root /var/lib/strixbox/tunableop": "Base | Put programs",

@@ -16,11 +16,10 @@ import pytest
 import yaml
 
 from strixbox import launch
-from strixbox.config import Config
+from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.layout import ETC
 from strixbox.release import Release
 from strixbox.tree import ROOT, render, rendered
-from tasks.models import FOLDERS
 
 
 def program(name: str) -> ModuleType:
@@ -171,10 +170,10 @@ def test_systemd_reads_every_value_as_it_stands(cfg: Config) -> None:
 def test_model_paths_are_yaml_with_the_archive_only_where_there_is_one() -> None:
     path = f"{ETC}/extra_model_paths.yaml"
     one = yaml.safe_load(
-        render(path, active="/a b/models", archive=None, nodes="/n", folders=FOLDERS)
+        render(path, active="/a b/models", archive=None, nodes="/n", folders=MODEL_FOLDERS)
     )
     two = yaml.safe_load(
-        render(path, active="/a", archive="/mnt/sata", nodes="/n", folders=FOLDERS)
+        render(path, active="/a", archive="/mnt/sata", nodes="/n", folders=MODEL_FOLDERS)
     )
     assert "/mnt/sata" not in str(one)
     assert "/mnt/sata" in str(two)

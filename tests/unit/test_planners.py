@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 
 from strixbox.codes import CODES
 from strixbox.config import Config, Model
+from strixbox.generation import Generation
+from strixbox.layout import GENERATIONS
 from strixbox.models import Places, plan, steps
-from strixbox.operations.release import service_trouble, superfluous
+from strixbox.operations.base import BoxTrouble
+from strixbox.operations.release import changed_pins, earlier, service_trouble, superfluous
 from strixbox.preflight import CHECKS, examine, kernel_is_fixed
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release, constraints, file_name, overrides
@@ -417,3 +421,50 @@ def test_a_service_that_differs_is_told(cfg: Config, change: dict[str, Any], wor
     release = Release(cfg.python, cfg.comfyui, {})
     trouble = service_trouble(cfg, release, running(cfg, release) | change)
     assert words in "; ".join(trouble)
+
+
+def test_a_generation_is_named_by_its_release_and_its_files(cfg: Config) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    one = Generation.of(cfg, release)
+    other = Generation.of(
+        cfg.model_copy(update={"comfyui": cfg.comfyui.model_copy(update={"port": 9000})}),
+        release,
+    )
+    assert one.id.startswith(f"{release.id}-")
+    assert other.id.startswith(f"{release.id}-")
+    assert one.id != other.id
+    order = json.loads(one.kept()[-1].content)
+    copies = {file.path: file for file in one.kept()}
+    for file in order["files"]:
+        assert copies[f"{one.path}/files{file['path']}"].mode == file["mode"]
+    assert order["release"] == release.path
+
+
+def test_going_back_takes_the_last_that_answered_with_another_release() -> None:
+    kept: list[dict[str, Any]] = [
+        {"id": "a-1", "release": "a", "answered": 10},
+        {"id": "a-2", "release": "a", "answered": 20},
+        {"id": "b-1", "release": "b", "answered": 30},
+        {"id": "b-2", "release": "b", "answered": 40},
+        {"id": "c-1", "release": "c", "answered": None},
+    ]
+    in_use = f"{GENERATIONS}/b-2"
+    assert earlier(kept, in_use, None)["id"] == "a-2"
+    assert earlier(kept, in_use, "b")["id"] == "b-2"
+    with pytest.raises(BoxTrouble, match=r"no release c to go back to; those that .* are a, b"):
+        earlier(kept, in_use, "c")
+    with pytest.raises(BoxTrouble, match="are none"):
+        earlier([], None, None)
+
+
+def test_an_upgrade_tells_what_it_changes(cfg: Config) -> None:
+    before = Release(cfg.python, cfg.comfyui, {"Mine": "1" * 64}).pins()
+    newer = cfg.comfyui.model_copy(update={"commit": "a" * 40, "nodes": ()})
+    after = Release(cfg.python, newer, {}).pins()
+    told = changed_pins(before, after)
+    assert f"ComfyUI: {cfg.comfyui.commit[:12]} -> aaaaaaaaaaaa" in told
+    assert "node ComfyUI-TiledDiffusion: a155b1bac391 -> none" in told
+    assert "requirements of your node Mine: 111111111111 -> none" in told
+    assert len(told) == 3
+    assert changed_pins(None, after) == []
+    assert changed_pins(after, after) == []
