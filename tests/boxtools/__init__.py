@@ -1,0 +1,1 @@
+"""Tests of the strixbox command that runs on the box."""
