@@ -1,0 +1,85 @@
+"""The doctor's results for people."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from boxtools.doctor.finding import Finding
+from boxtools.doctor.slow import Diagnosis
+from boxtools.doctor.symptoms import Match
+
+STYLES = {"ok": "green", "warn": "yellow", "wrong": "bold red", "unknown": "cyan"}
+
+
+def findings_view(findings: list[Finding], everything: bool) -> Group:
+    """What is wrong, why it matters, what mends it; all findings with ``everything``."""
+    shown = [f for f in findings if everything or f.verdict in ("wrong", "warn")]
+    parts: list[Text | Table] = []
+    if shown:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for finding in shown:
+            table.add_row(_verdict(finding.verdict), Text(finding.code), _told(finding))
+        parts.append(table)
+    parts.append(Text(summary(findings)))
+    return Group(*parts)
+
+
+def summary(findings: list[Finding]) -> str:
+    """One line about all of them."""
+    count = {verdict: sum(f.verdict == verdict for f in findings) for verdict in STYLES}
+    line = f"{len(findings)} findings: {count['wrong']} wrong, {count['warn']} to look at"
+    if count["unknown"]:
+        line += f", {count['unknown']} unknown without sudo or with nobody answering"
+    return line
+
+
+def _told(finding: Finding) -> Text:
+    told = Text(finding.evidence)
+    if finding.verdict != "ok":
+        if finding.meaning:
+            told.append(f"\n{finding.meaning}")
+        if finding.mend:
+            told.append(f"\n-> {finding.mend}", "bold")
+        if finding.safe_fix:
+            told.append(f"\n-> or: strixbox doctor --fix ({finding.safe_fix})", "bold")
+    return told
+
+
+def _verdict(verdict: str) -> Text:
+    return Text(verdict, STYLES[verdict])
+
+
+def diagnosis_view(diagnosis: Diagnosis) -> Group:
+    """The five steps and where the cause is."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in diagnosis.steps:
+        told = Text(step.question, "bold").append(f"\n{step.evidence}", "not bold")
+        for finding in step.findings:
+            told.append(f"\n-> {finding.code}: {finding.mend}", "not bold")
+        table.add_row(Text(f"Step {step.number}"), _verdict(step.verdict), told)
+    if diagnosis.cause:
+        end = f"The cause is most likely at step {diagnosis.cause}. {diagnosis.conclusion}"
+    else:
+        end = diagnosis.conclusion
+    return Group(table, Text(end))
+
+
+def matches_view(matches: list[Match]) -> Group:
+    """What an error means, the surest first."""
+    parts: list[Text] = []
+    for match in matches:
+        told = Text(f"{match.code} ", "bold").append(f"({match.confidence} % sure)", "not bold")
+        told.append(f"\n  found:  {match.line}", "dim")
+        told.append(f"\n  means:  {match.means}", "not bold")
+        told.append(f"\n  mend:   {match.mend}", "not bold")
+        told.append(f"\n  source: {match.source}", "dim not bold")
+        parts.append(told)
+    return Group(*parts)
