@@ -13,7 +13,12 @@ pytestmark = pytest.mark.lab
 # What is done to a converged box, and the operation that has to notice.
 DRIFT = {
     "echo x >> /etc/strixbox/comfyui.env": "Service | Run the release",
-    "rm /opt/strixbox/lib/preload": "Base | Put programs",
+    "rm /opt/strixbox/lib/launch": "Base | Put programs",
+    "rm /opt/strixbox/boxtools/server.py": "Tools | Put the strixbox",
+    "echo x >> /opt/strixbox/nodes/strixbox/__init__.py": "Tools | Put the strixbox",
+    "rm -rf /opt/strixbox/tools/lib/python3*/site-packages/rich-*": "Tools | Install what",
+    "apt-get remove -qy htop": "Tools | Install htop",
+    "rm /etc/strixbox/tools.json": "Service | Run the release",
     "chmod 777 /opt/strixbox/bin": "Base | Put programs",
     "chown root /var/lib/strixbox/tunableop": "Base | Put programs",
     "apt-mark unhold rocm-libs": "ROCm | Install and hold",
