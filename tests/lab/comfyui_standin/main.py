@@ -1,6 +1,8 @@
 """Starts the stand-in: flags, directories, nodes, then the server."""
 
+import asyncio
 import importlib.util
+import itertools
 import logging
 import os
 import shutil
@@ -13,70 +15,38 @@ import comfy.options
 comfy.options.enable_args_parsing()
 
 import comfyui_version  # noqa: E402
-import yaml  # noqa: E402
+import faults  # noqa: E402
+import folder_paths  # noqa: E402
 from comfy.cli_args import args  # noqa: E402
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BASE = os.path.abspath(args.base_directory or HERE)
-FOLDERS = ("checkpoints", "vae", "loras", "controlnet", "vae_approx", "embeddings")
 
-
-def directory(name: str, chosen: str | None) -> str:
-    """A directory of the base directory, or the one chosen by a flag."""
-    path = os.path.abspath(chosen) if chosen else os.path.join(BASE, name)
-    os.makedirs(path, exist_ok=True)
-    return path
-
-
-def fault(user: str) -> str | None:
-    """The failure that a test asked for."""
-    for word in ("crash-at-start", "hang", "http-500", "crash-after-ready"):
-        asked = os.environ.get("STRIXBOX_STANDIN_FAULT") == word
-        if asked or os.path.exists(os.path.join(user, word)):
-            return word
-        # A fault of the next commit alone: what an upgrade has to survive.
-        newer = os.path.exists(os.path.join(HERE, "NEWER"))
-        if newer and os.path.exists(os.path.join(user, f"newer-{word}")):
-            return word
-    return None
-
-
-def extra_paths(files: list[str]) -> dict[str, list[str]]:
-    """Paths by folder of every section of the given files."""
-    found: dict[str, list[str]] = {}
-    for file in files:
-        with open(file, encoding="utf-8") as stream:
-            sections = yaml.safe_load(stream)
-        for section in sections.values():
-            base = os.path.expandvars(os.path.expanduser(section.pop("base_path", "") or ""))
-            section.pop("is_default", None)
-            for folder, text in section.items():
-                for line in (text or "").split("\n"):
-                    if line:
-                        found.setdefault(folder, []).append(os.path.join(base, line))
-    return found
-
-
-def load_nodes(places: list[str]) -> dict[str, object]:
+def load_nodes():
     """Import every custom node; a failing one is logged and passed over."""
-    nodes: dict[str, object] = {}
+    import nodes
+
     times = []
-    for place in places:
+    for place in folder_paths.get_folder_paths("custom_nodes"):
         for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
             path = os.path.join(place, name)
-            init = os.path.join(path, "__init__.py")
-            if name.startswith((".", "__")) or name.endswith(".disabled"):
+            stem, suffix = os.path.splitext(name)
+            file = path if suffix == ".py" else os.path.join(path, "__init__.py")
+            off = args.disable_all_custom_nodes and name not in args.whitelist_custom_nodes
+            if name.startswith((".", "__")) or name.endswith(".disabled") or off:
                 continue
-            if not os.path.isfile(init):
+            if not os.path.isfile(file):
                 continue
             begin = time.perf_counter()
             state = ""
             try:
-                spec = importlib.util.spec_from_file_location(name.replace("-", "_"), init)
+                spec = importlib.util.spec_from_file_location(path.replace(".", "_x_"), file)
                 module = importlib.util.module_from_spec(spec)
                 sys.modules[spec.name] = module
                 spec.loader.exec_module(module)
-                nodes.update(module.NODE_CLASS_MAPPINGS)
+                for title, node in module.NODE_CLASS_MAPPINGS.items():
+                    node.RELATIVE_PYTHON_MODULE = f"custom_nodes.{stem}"
+                    nodes.NODE_CLASS_MAPPINGS[title] = node
+                shown = getattr(module, "NODE_DISPLAY_NAME_MAPPINGS", None) or {}
+                nodes.NODE_DISPLAY_NAME_MAPPINGS.update(shown)
             except Exception as error:
                 logging.warning("Cannot import %s module for custom nodes: %s", path, error)
                 state = " (IMPORT FAILED)"
@@ -84,10 +54,9 @@ def load_nodes(places: list[str]) -> dict[str, object]:
     logging.info("\nImport times for custom nodes:")
     for seconds, state, path in times:
         logging.info("%6.1f seconds%s: %s", seconds, state, path)
-    return nodes
 
 
-def database(url: str) -> None:
+def database(url):
     """Open the database; failing is logged, not fatal."""
     try:
         sqlite3.connect(url.removeprefix("sqlite:///")).execute("create table if not exists t (x)")
@@ -95,7 +64,7 @@ def database(url: str) -> None:
         logging.error("Failed to initialize database: %s", error)
 
 
-def main() -> None:
+def main():
     """Run the server, or end after loading with --quick-test-for-ci."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.info("Python version: %s", sys.version)
@@ -103,27 +72,27 @@ def main() -> None:
     import torch
 
     logging.info("pytorch version: %s", torch.__version__)
-    user = directory("user", args.user_directory)
-    broken = fault(user)
-    if broken == "crash-at-start":
+    for kind in ("user", "output", "input"):
+        os.makedirs(getattr(folder_paths, f"get_{kind}_directory")(), exist_ok=True)
+    if faults.asked("crash-at-start"):
         raise RuntimeError("told to crash at start")
-    temp = os.path.join(os.path.abspath(args.temp_directory or BASE), "temp")
+    temp = folder_paths.get_temp_directory()
     shutil.rmtree(temp, ignore_errors=True)
-    output = directory("output", args.output_directory)
-    directory("input", args.input_directory)
-    paths = extra_paths([f for files in args.extra_model_paths_config or [] for f in files])
-    nodes = load_nodes([os.path.join(BASE, "custom_nodes"), *paths.get("custom_nodes", [])])
+    for file in itertools.chain(*(args.extra_model_paths_config or [])):
+        folder_paths.load_extra_paths(file)
+
+    import server
+
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    prompt_server = server.PromptServer(loop)
+    load_nodes()
     database(args.database_url)
     if args.quick_test_for_ci:
         sys.exit(0)
     os.makedirs(temp, exist_ok=True)
-    models = {
-        folder: [os.path.join(BASE, "models", folder), *paths.get(folder, [])] for folder in FOLDERS
-    }
-    import server
-
     try:
-        server.serve(args, nodes, models, output, broken)
+        loop.run_until_complete(prompt_server.serve())
     except KeyboardInterrupt:
         logging.info("\nStopped server")
     shutil.rmtree(temp, ignore_errors=True)

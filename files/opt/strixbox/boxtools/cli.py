@@ -61,10 +61,14 @@ def strixbox() -> None:
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        result = strixbox.main(args=words, prog_name="strixbox", standalone_mode=False)
+        words = sys.argv[1:] if words is None else words
+        # Not strixbox.main(): it would end the process with 1 where nobody reads on.
+        with strixbox.make_context("strixbox", words) as context:
+            strixbox.invoke(context)
         sys.stdout.flush()
-        # Outside of standalone mode click returns the code of ctx.exit().
-        return result if isinstance(result, int) else 0
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except Trouble as trouble:
         return _end(str(trouble), 1)
     except WrongUse as mistake:

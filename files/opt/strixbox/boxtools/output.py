@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
+from rich.markup import escape
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,9 +27,17 @@ def json_option(command: F) -> F:
     )
 
 
+class _Screen(Console):
+    """rich ends the process with 1 where nobody reads on; that is for ``cli.main`` to judge."""
+
+    def on_broken_pipe(self) -> None:
+        """Say what happened."""
+        raise BrokenPipeError
+
+
 def screen() -> Console:
     """Console for results; as wide as it must be where nobody's terminal limits it."""
-    console = Console(highlight=False)
+    console = _Screen(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 200
     return console
@@ -36,7 +45,7 @@ def screen() -> Console:
 
 def remarks() -> Console:
     """Console for progress and remarks."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def show(value: BaseModel | dict[str, Any], as_json: bool, view: RenderableType) -> None:
@@ -67,13 +76,13 @@ class Progress:
         if self.console.is_terminal:
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), unit)
             self.bar = Bar(*columns, TimeRemainingColumn(), console=self.console, transient=True)
-            self.task = self.bar.add_task(what, total=total)
+            self.task = self.bar.add_task(escape(what), total=total)
 
     def __enter__(self) -> Progress:
         if self.bar:
             self.bar.start()
         else:
-            self.console.print(f"{self.what}: begins")
+            self.console.print(f"{self.what}: begins", markup=False, soft_wrap=True)
             self.said = time.monotonic()
         return self
 
@@ -87,7 +96,8 @@ class Progress:
             self.bar.update(self.task, completed=done)
         elif time.monotonic() - self.said >= self.EVERY:
             self.said = time.monotonic()
-            self.console.print(f"{self.what}: {done:g}/{self.total:g} {self.unit}".rstrip())
+            line = f"{self.what}: {done:g}/{self.total:g} {self.unit}".rstrip()
+            self.console.print(line, markup=False, soft_wrap=True)
 
 
 def size(number: float | None) -> str:

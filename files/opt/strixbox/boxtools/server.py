@@ -25,6 +25,7 @@ Graph = dict[str, dict[str, Any]]
 
 ANSWER = 30.0  # seconds for one HTTP answer; /object_info of many nodes takes a few
 SILENCE = 30.0  # seconds without a message, after which the server is asked whether it lives
+PATIENCE = 2.0  # seconds for a prompt that is taken back to be gone
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class Done:
         """Every image that a node wrote, in the order of the nodes."""
         found = []
         for output in self.outputs.values():
-            images = output.get("images", []) if isinstance(output, dict) else []
-            found += [image for image in images if isinstance(image, dict) and "filename" in image]
+            images = output.get("images") if isinstance(output, dict) else None
+            for image in images if isinstance(images, list) else []:
+                if isinstance(image, dict) and isinstance(image.get("filename"), str):
+                    found.append(image)
         return found
 
 
@@ -84,7 +87,9 @@ class Server:
                 f"ComfyUI does not answer at {self.url} ({_reason(error)});"
                 " start it: sudo systemctl start comfyui"
             ) from None
-        if answer.status_code >= 400 and path != "/prompt":
+        # A workflow that /prompt refuses is told with 400 and the reasons, as JSON.
+        refused = path == "/prompt" and answer.status_code == 400
+        if answer.status_code >= 400 and not refused:
             raise Trouble(
                 f"ComfyUI at {self.url} answers {path} with {answer.status_code}"
                 f" {answer.reason}; see journalctl -u comfyui"
@@ -100,7 +105,7 @@ class Server:
         answer = self.call(method, path, **words)
         try:
             return answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Trouble(
                 f"{self.url}{path} answers no JSON; is another program on that port?"
             ) from None
@@ -142,9 +147,9 @@ class Server:
         """Unload models and give their memory back, at the next idle moment."""
         self.call("POST", "/free", json={"unload_models": models, "free_memory": memory})
 
-    def interrupt(self) -> None:
-        """Stop what runs."""
-        self.call("POST", "/interrupt")
+    def interrupt(self, prompt_id: str | None = None) -> None:
+        """Stop what runs, or only that prompt if it is what runs."""
+        self.call("POST", "/interrupt", json={"prompt_id": prompt_id} if prompt_id else {})
 
     def forget(self, prompt_id: str) -> None:
         """Take a waiting prompt out of the queue."""
@@ -168,13 +173,15 @@ class Server:
             raise Trouble(f"{self.url}{path} did not say under which name it keeps {name}")
         return stored
 
-    def submit(self, graph: Graph) -> str:
-        """Queue a workflow; returns its prompt id.
+    def submit(self, graph: Graph, prompt_id: str | None = None) -> str:
+        """Queue a workflow, under an id of the caller's if given; returns its prompt id.
 
         Raises:
             Trouble: naming the nodes that the server refuses, and why.
         """
         body = {"prompt": graph, "client_id": self.client_id}
+        if prompt_id is not None:
+            body["prompt_id"] = prompt_id
         told = self.json("POST", "/prompt", json=body)
         if isinstance(told, dict) and isinstance(told.get("prompt_id"), str):
             return str(told["prompt_id"])
@@ -186,11 +193,15 @@ class Server:
         Raises:
             Trouble: where a node fails, the prompt is interrupted, or the server goes away.
         """
+        # Chosen here: a Ctrl-C that comes before the server's answer can still withdraw it.
+        prompt_id = str(uuid.uuid4())
         with contextlib.closing(self._connect()) as socket:
-            prompt_id = self.submit(graph)
             try:
+                prompt_id = self.submit(graph, prompt_id)
                 return self._follow(socket, prompt_id, seen or (lambda event: None))
-            except KeyboardInterrupt:
+            except Trouble:
+                raise  # the server refused it, ended it, or is gone
+            except BaseException:
                 self._withdraw(prompt_id)
                 raise
 
@@ -235,11 +246,21 @@ class Server:
 
     def _withdraw(self, prompt_id: str) -> None:
         """Take the prompt back, running or not; the reason for leaving is told by the caller."""
+        until = time.monotonic() + PATIENCE
         with contextlib.suppress(Trouble):
-            self.forget(prompt_id)
-            running, _ = self.queue()
-            if any(isinstance(entry, list) and prompt_id in entry[:2] for entry in running):
-                self.interrupt()
+            # Asked for once more until it is gone: a prompt that is just being started misses an
+            # interruption, and a node that computes for long sees it late.
+            while time.monotonic() < until:
+                self.forget(prompt_id)
+                self.interrupt(prompt_id)
+                if not self._queued(prompt_id):
+                    return
+                time.sleep(0.1)
+
+    def _queued(self, prompt_id: str) -> bool:
+        """Whether a prompt waits or runs: [number, prompt id, graph, extra data, outputs]."""
+        known = [entry for part in self.queue() for entry in part]
+        return any(isinstance(entry, list) and prompt_id in entry[:2] for entry in known)
 
     def _connect(self) -> websocket.WebSocket:
         parts = urlsplit(self.url)
@@ -257,14 +278,13 @@ class Server:
         self, socket: websocket.WebSocket, prompt_id: str
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Messages about one prompt; ends with ``history`` where the last ones were missed."""
+        heard = time.monotonic()
         while True:
+            raw: str | bytes = ""
             try:
                 raw = socket.recv()
             except websocket.WebSocketTimeoutException:
-                if self.history(prompt_id) is not None:
-                    yield "history", {}
-                    return
-                continue
+                pass
             except (OSError, websocket.WebSocketException) as error:
                 raise Trouble(
                     f"ComfyUI closed the connection while it worked ({_reason(error)});"
@@ -272,7 +292,31 @@ class Server:
                 ) from None
             message = parse_message(raw)
             if message is not None and message[1].get("prompt_id") == prompt_id:
+                heard = time.monotonic()
                 yield message
+            elif time.monotonic() - heard >= SILENCE:
+                # Messages about other prompts are no sign that this one is alive.
+                heard = time.monotonic()
+                if self._ended(prompt_id):
+                    yield "history", {}
+                    return
+
+    def _ended(self, prompt_id: str) -> bool:
+        """Whether a prompt is done.
+
+        Raises:
+            Trouble: where the server does not know it any more.
+        """
+        # In this order: a prompt goes from the queue into the history, never back.
+        queued = self._queued(prompt_id)
+        if self.history(prompt_id) is not None:
+            return True
+        if queued:
+            return False
+        raise Trouble(
+            f"prompt {prompt_id} is neither in ComfyUI's queue nor in its history: somebody"
+            " took it out, or ComfyUI was restarted; queue it again"
+        )
 
 
 def parse_message(raw: str | bytes) -> tuple[str, dict[str, Any]] | None:
@@ -300,12 +344,14 @@ def refusal(told: Any, graph: Graph) -> str:
         for error in errors if isinstance(errors, list) else []:
             if isinstance(error, dict):
                 kind = graph.get(str(node), {}).get("class_type", "node")
-                text = f"{error.get('message', '?')} {error.get('details', '')}".strip()
+                text = f"{error.get('message', '?')} {error.get('details', '')}"
                 reasons.append(f"{kind} ({node}): {text}")
-    error = told.get("error")
     if not reasons:
-        reasons = [str(error.get("message") if isinstance(error, dict) else error)]
-    return "; ".join(reasons)
+        error = told.get("error")
+        message = error.get("message") if isinstance(error, dict) else error
+        reasons = [str(message or "it does not say why")]
+    # Of one line: messages hold what nodes and paths are called, line breaks too.
+    return "; ".join(" ".join(reason.split()) for reason in reasons)
 
 
 def _failure(kind: str, data: dict[str, Any]) -> str:
@@ -323,7 +369,9 @@ def _number(value: Any) -> int:
 def _reason(error: BaseException) -> str:
     """The operating system's own words inside what the libraries wrapped them in."""
     inner: BaseException | None = error
-    while inner is not None and getattr(inner, "strerror", None) is None:
+    for _ in range(20):  # deeper than any library wraps, and an end where they wrap in a circle
+        if inner is None or getattr(inner, "strerror", None) is not None:
+            break
         wrapped = [getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__]
         inner = next((part for part in wrapped if isinstance(part, BaseException)), None)
     text = str(getattr(inner, "strerror", None) or error or type(error).__name__)

@@ -5,6 +5,7 @@ import os
 
 import comfy.options
 
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SWITCHES = """
 auto-launch disable-auto-launch cpu-vae force-channels-last disable-ipex-optimize
 supports-fp8-compute disable-xformers async-offload force-non-blocking disable-smart-memory
@@ -25,8 +26,13 @@ GROUPS = [
 ]
 TEXTS = """
 tls-keyfile tls-certfile base-directory output-directory temp-directory input-directory
-oneapi-device-selector front-end-version front-end-root comfy-api-base
+oneapi-device-selector front-end-root
 """.split()
+DEFAULTS = {
+    "front-end-version": "comfyanonymous/ComfyUI@latest",
+    "comfy-api-base": "https://api.comfy.org",
+    "database-url": f"sqlite:///{os.path.join(HERE, 'user', 'comfyui.db')}",
+}
 NUMBERS = {"port": 8188, "cuda-device": None, "default-device": None, "preview-size": 512}
 LOG_LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -51,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     caches.add_argument("--cache-none", action="store_true")
     for name in TEXTS:
         made.add_argument(f"--{name}", type=str)
+    for name, default in DEFAULTS.items():
+        made.add_argument(f"--{name}", type=str, default=default)
     for name, default in NUMBERS.items():
         made.add_argument(f"--{name}", type=int, default=default)
     made.add_argument("--listen", type=str, default="127.0.0.1", nargs="?", const="0.0.0.0,::")
@@ -69,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--whitelist-custom-nodes", nargs="+", default=[])
     made.add_argument("--verbose", choices=LOG_LEVELS, default="INFO", const="DEBUG", nargs="?")
     made.add_argument("--user-directory", type=_directory)
-    made.add_argument("--database-url", type=str, default="sqlite:///user/comfyui.db")
     return made
 
 
