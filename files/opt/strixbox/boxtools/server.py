@@ -24,6 +24,7 @@ Graph = dict[str, dict[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {"class_type", "inputs"}."""
 
 ANSWER = 30.0  # seconds for one HTTP answer; /object_info of many nodes takes a few
+HISTORY = 5.0  # seconds from the end of a prompt until its history is there
 SILENCE = 30.0  # seconds without a message, after which the server is asked whether it lives
 PATIENCE = 2.0  # seconds for a prompt that is taken back to be gone
 
@@ -232,8 +233,10 @@ class Server:
         )
 
     def _outputs(self, prompt_id: str) -> dict[str, dict[str, Any]]:
-        # The last message is sent a moment before the history is written.
-        for _ in range(50):
+        # The history is written after the last message: at once, or when a profiler or an unload
+        # at the end of the prompt is through. Until then the prompt stands in the queue.
+        end = time.monotonic() + HISTORY
+        while time.monotonic() < end:
             past = self.history(prompt_id)
             if past is not None:
                 status = past.get("status")
@@ -241,6 +244,8 @@ class Server:
                     raise Trouble(f"prompt {prompt_id} failed; see journalctl -u comfyui")
                 outputs = past.get("outputs")
                 return outputs if isinstance(outputs, dict) else {}
+            if self._queued(prompt_id):
+                end = time.monotonic() + HISTORY
             time.sleep(0.1)
         raise Trouble(f"ComfyUI has no history of prompt {prompt_id}; was it restarted?")
 
