@@ -94,6 +94,8 @@ class Standin:
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "PYTHONPATH": str(self.torch),
             "PYTHONDONTWRITEBYTECODE": "1",  # the tree is part of the checkout
+            # torch's default is the current directory, which is the checkout as well.
+            "PYTORCH_TUNABLEOP_FILENAME": str(self.base.parent / "tunableop_%d.csv"),
             **self.variables,
         }
 
