@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,18 @@ def tune(
         "PYTORCH_TUNABLEOP_FILENAME": str(box.settings.tunableop),
         **own,
     }
+
+
+def tuning_on(box: Box) -> None:
+    # torch begins so; the environment says nothing of it.
+    tune(box, PYTORCH_TUNABLEOP_TUNING="1")
+    box.answer = replace(box.answer, tuning=True)
+
+
+def test_tuning_that_was_switched_off_inside_the_server_is_fine(box: Box) -> None:
+    tune(box, PYTORCH_TUNABLEOP_TUNING="1")
+    box.answer = replace(box.answer, tuning=False)
+    assert box.findings()["TUNABLEOP.TUNING"].verdict == "ok"
 
 
 def take_port(box: Box) -> None:
@@ -158,7 +171,7 @@ FAULTS: dict[str, tuple[str, Spoil, set[str]]] = {
     "ENV.LIBRARIES": ("warn", lambda box: box.set(LD_LIBRARY_PATH="/opt/rocm-6.4.2/lib"), set()),
     "TUNABLEOP.TUNING": (
         "warn",
-        lambda box: tune(box, PYTORCH_TUNABLEOP_TUNING="1"),
+        tuning_on,
         set(),
     ),
     "TUNABLEOP.RESULTS": ("warn", lambda box: tune(box, ""), set()),

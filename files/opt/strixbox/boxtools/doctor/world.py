@@ -17,6 +17,8 @@ from typing import Any
 
 import requests
 
+from boxtools import tunableop
+from boxtools.errors import Trouble
 from boxtools.gpu import Gpu
 from boxtools.server import Server
 from boxtools.watch import read_gpu
@@ -42,6 +44,7 @@ class Answer:
     seconds: float
     stats: dict[str, Any] | None = None
     trouble: str = ""
+    tuning: bool | None = None  # whether TunableOp tunes now; None where our nodes do not tell
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,19 @@ def ask(url: str) -> Answer:
     seconds = time.monotonic() - begun
     if stats is not None and not isinstance(stats, dict):
         return Answer(seconds, None, "its answer is no JSON object")
-    return Answer(seconds, stats, trouble)
+    return Answer(seconds, stats, trouble, tuning_now(url) if stats else None)
+
+
+def tuning_now(url: str) -> bool | None:
+    """Whether TunableOp tunes in the server at ``url``, by our nodes; None where they do not tell.
+
+    The environment does not tell: torch begins with tuning on, and warm-up switches it off.
+    """
+    try:
+        state = tunableop.ask(Server(url))
+    except Trouble:
+        return None
+    return state.tuning if state.supported else None
 
 
 def _first_line(error: Exception) -> str:

@@ -148,13 +148,14 @@ def tunableop(facts: Facts) -> Iterator[Finding]:
     if not enabled or not for_gpu(facts):
         yield Finding(code="TUNABLEOP.TUNING", verdict="ok", evidence="TunableOp is off")
         return
-    tuning = now.get("PYTORCH_TUNABLEOP_TUNING", "1") != "0"
+    told = facts.service.answer.tuning
+    tuning = now.get("PYTORCH_TUNABLEOP_TUNING", "1") != "0" if told is None else told
     yield Finding(
         code="TUNABLEOP.TUNING",
         verdict="warn" if tuning else "ok",
         evidence="TunableOp is on and tunes" if tuning else "TunableOp is on and only uses results",
         meaning="Every new size, batch or prompt length is slow once, for minutes, while it tunes.",
-        mend="strixbox warmup, then set PYTORCH_TUNABLEOP_TUNING to 0 in launch_variables",
+        mend="strixbox warmup, which switches tuning off when it is through",
     )
     name = now.get("PYTORCH_TUNABLEOP_FILENAME", "")
     lost = not name.startswith("/") or (tuned is not None and not tuned.writable)
