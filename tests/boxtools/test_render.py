@@ -313,6 +313,8 @@ def test_images_are_saved_and_told(settings: Settings, capsys: pytest.CaptureFix
         assert found is not None
         assert (found.width, found.height) == (64, 128)
     assert not any(made["cached"] for made in told["made"])
+    used = json.loads((settings.state / "usage.json").read_text())
+    assert list(used) == [f"checkpoints/{told['job']['checkpoint']}"]
 
 
 def test_the_same_job_again_is_said_to_be_the_same(

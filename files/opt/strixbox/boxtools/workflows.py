@@ -34,6 +34,17 @@ LOADERS = {  # folder -> node and input that list its files
 }
 
 
+def models_of(nodes: Graph) -> list[str]:
+    """Models that a graph loads, as "checkpoints/x.safetensors"."""
+    loaders = {node: (folder, key) for folder, (node, key) in LOADERS.items()}
+    wanted = [
+        (node, loaders[node["class_type"]])
+        for node in nodes.values()
+        if node["class_type"] in loaders
+    ]
+    return [f"{folder}/{node['inputs'][key]}" for node, (folder, key) in wanted]
+
+
 def pick(kind: str, info: ObjectInfo) -> str | None:
     """The file of that kind that ComfyUI lists and that fits best; None where none does."""
     wanted = data().models[kind]

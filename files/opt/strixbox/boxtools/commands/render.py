@@ -8,7 +8,7 @@ import secrets
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,20 @@ from rich.status import Status
 from rich.table import Table
 
 from boxtools import output, pictures, render, settings
+from boxtools.catalogue import note_use
 from boxtools.errors import Trouble, WrongUse
 from boxtools.jobs import chapter, check_images, data
 from boxtools.server import Done, Event, Graph, Server
-from boxtools.workflows import WORKFLOWS, Job, ObjectInfo, default_size, graph, parse_size, resolved
+from boxtools.workflows import (
+    WORKFLOWS,
+    Job,
+    ObjectInfo,
+    default_size,
+    graph,
+    models_of,
+    parse_size,
+    resolved,
+)
 
 EVERY = output.Progress.EVERY
 
@@ -109,6 +119,10 @@ def command(
     _Run(server, box.base_directory / "output", out, as_json).run(
         [resolved(job, info) for job in jobs], graphs, ahead
     )
+    # The disk remembers the day of a use at best; `strixbox models plan` wants it finer. Where
+    # the note cannot be made the picture is made all the same.
+    with suppress(Trouble):
+        note_use(box, models_of(graphs[0]))
 
 
 class _Upload:
