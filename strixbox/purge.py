@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from strixbox.config import Rocm
+from strixbox.rocm_versions import release_of, releases, revision_of
 
 # Never wanted on this chip: its kernel module shadows the kernel's own amdgpu and its firmware
 # (AMD: "we recommend using OEM kernel in-tree modules, NOT amdgpu-dkms"); the installer would
@@ -20,12 +22,21 @@ AMD_HOSTS = frozenset({"repo.radeon.com", "repo.amd.com"})
 
 @dataclass(frozen=True)
 class PurgePlan:
-    """Packages to purge, those of them that are held, and files to take out of the way."""
+    """Packages to purge, those of them that are held, and files to take out of the way.
+
+    ``sources`` are apt's files of AMD's, ``leftovers`` what no package owns.
+    """
 
     packages: tuple[str, ...]
     held: tuple[str, ...]
-    files: tuple[str, ...]
+    sources: tuple[str, ...]
+    leftovers: tuple[str, ...]
     mixed: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Everything that is taken out of the way."""
+        return (*self.sources, *self.leftovers)
 
     def __bool__(self) -> bool:
         return bool(self.packages or self.files or self.mixed)
@@ -36,9 +47,7 @@ def plan(remains: dict[str, Any], wanted: Rocm) -> PurgePlan:
 
     ``mixed`` are files that hold lines of AMD's and of others: they are the owner's to edit.
     """
-    packages = tuple(
-        sorted(p["package"] for p in remains["packages"] if _is_old(p, wanted.version))
-    )
+    packages = _old_packages(remains["packages"], wanted.version)
     hosts = AMD_HOSTS | {urlsplit(wanted.repository).hostname or ""}
     texts = {**remains["sources"], **remains["preferences"]}
     stale: list[str] = []
@@ -52,18 +61,33 @@ def plan(remains: dict[str, Any], wanted: Rocm) -> PurgePlan:
         if amd:
             (mixed if others else stale).append(path)
     keyrings = _keyrings(texts, frozenset(stale))
-    leftovers = _leftovers(remains, wanted.version)
+    held = {p["package"] for p in remains["packages"] if p["status"].startswith("h")}
     return PurgePlan(
         packages,
-        tuple(p for p in packages if p in remains["held"]),
-        (*sorted(stale), *keyrings, *leftovers),
+        tuple(p for p in packages if p in held),
+        # Keyrings first: killed after the sources, nothing would tell any more which they were.
+        (*keyrings, *sorted(stale)),
+        _leftovers(remains, wanted.version, frozenset(packages)),
         tuple(sorted(mixed)),
     )
 
 
-def _is_old(package: Mapping[str, Any], wanted: str | None) -> bool:
-    installed = package["status"][1:2] in ("i", "U", "F", "H", "W", "t")
-    return package["package"] in UNWANTED or package["release"] != wanted or not installed
+def _old_packages(packages: list[dict[str, Any]], wanted: str | None) -> tuple[str, ...]:
+    """AMD's packages that are of another release, of none, not whole, or never wanted here."""
+    known = releases({p["package"]: p["version"] for p in packages})
+    old = set()
+    for package in packages:
+        name = package["package"]
+        base = name.partition(":")[0]
+        # AMD's people maintain more than ROCm (XRT for the NPU, tools for the CPU): what is neither
+        # built like ROCm nor the graphics driver stays.
+        built = release_of(package["version"]) or revision_of(package["version"])
+        if not built and not base.startswith("amdgpu-"):
+            continue
+        whole = package["status"][1:2] in ("i", "U", "F", "H", "W", "t")
+        if base in UNWANTED or known[name] != wanted or not known[name] or not whole:
+            old.add(name)
+    return tuple(sorted(old))
 
 
 def _shares(text: str, hosts: frozenset[str]) -> tuple[int, int]:
@@ -93,16 +117,43 @@ def _keyrings(texts: Mapping[str, str], stale: frozenset[str]) -> tuple[str, ...
     return tuple(sorted(key for key in doomed - kept if OURS not in key))
 
 
-def _leftovers(remains: dict[str, Any], wanted: str | None) -> tuple[str, ...]:
-    """What no package owns: trees with AMD's version file, dangling links, loader entries."""
-    owned = set(remains["owned"])
-    paths = []
+def _leftovers(
+    remains: dict[str, Any], wanted: str | None, packages: frozenset[str]
+) -> tuple[str, ...]:
+    """What no package owns: trees of other releases, links into them, entries of the loader's."""
+    owners = remains["owners"]
+    doomed = []
     for tree in remains["trees"]:
-        if tree["path"] in owned:
+        if tree["link"] or owners.get(tree["path"]):
             continue
-        if tree["link"]:
-            paths += [tree["path"]] if tree["dangling"] else []
-        elif tree["version"] and not (wanted and tree["version"].startswith(wanted)):
-            paths.append(tree["path"])
-    paths += [path for path in remains["loader"] if path not in owned]
-    return tuple(sorted(paths))
+        release = _release_of_tree(tree)
+        if release and release != wanted:
+            doomed.append(tree["path"])
+    links = [
+        tree["path"]
+        for tree in remains["trees"]
+        if tree["link"]
+        and not owners.get(tree["path"])
+        and (tree["dangling"] or _is_below(tree["target"], doomed))
+    ]
+    entries = []
+    for entry in remains["loader"]:
+        owner = owners.get(entry["path"], [])
+        # dpkg keeps an entry as long as its package is known, and purges it with the package.
+        if owner and not packages.issuperset(owner):
+            continue
+        gone = all(not d["there"] or _is_below(d["real"], doomed) for d in entry["directories"])
+        if owner or (entry["directories"] and gone):
+            entries.append(entry["path"])
+    return tuple(sorted((*doomed, *links, *entries)))
+
+
+def _release_of_tree(tree: Mapping[str, Any]) -> str | None:
+    """Release of a tree below /opt: AMD's version file, else the name that AMD gives it."""
+    told = tree["version"] or PurePosixPath(tree["path"]).name.removeprefix("rocm-")
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(?![\d.])", told)
+    return ".".join(part or "0" for part in found.groups()) if found else None
+
+
+def _is_below(path: str, trees: Iterable[str]) -> bool:
+    return any(path == tree or path.startswith(tree + "/") for tree in trees)

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from typing import Any
 
+# A removal needs no source: with AMD's old ones beside ours apt may not even be able to read them.
+NO_SOURCES = ("Dir::Etc::SourceList=/dev/null", "Dir::Etc::SourceParts=/dev/null")
+IN_MEMORY = ("Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=")
+
 
 def removed(output: str) -> list[str]:
-    """Packages of the lines ``Remv`` and ``Purg`` of ``apt-get --simulate``."""
-    names = re.findall(r"^(?:Remv|Purg) (\S+)", output, re.MULTILINE)
-    return sorted({name.partition(":")[0] for name in names})
+    """Packages of the lines ``Remv`` and ``Purg`` of ``apt-get --simulate``.
+
+    apt writes an architecture only where it is not the box's own.
+    """
+    return sorted(set(re.findall(r"^(?:Remv|Purg) (\S+)", output, re.MULTILINE)))
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"packages"}`` -> what would go, or what apt said where it refuses."""
-    command = ["apt-get", "--simulate", "--allow-change-held-packages", "purge", *query["packages"]]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = [word for option in (*NO_SOURCES, *IN_MEMORY) for word in ("-o", option)]
+    answer = subprocess.run(
+        [
+            *("apt-get", "--simulate", "--no-auto-remove", "--allow-change-held-packages"),
+            *options,
+            *("purge", *query["packages"]),
+        ],
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = answer.stderr.strip() if answer.returncode else None
     return {"removed": removed(answer.stdout), "refused": said}
 

@@ -5,38 +5,31 @@ from __future__ import annotations
 import glob
 import json
 import os
-import re
 import subprocess
 import sys
 from typing import Any
 
-# AMD's build number: 6.4.2.60402-120~24.04, 1:6.12.12.60402-2187269.24.04.
-BUILD = re.compile(r"(?:^|[.:])(\d{5,6})-\d+[~.]\d\d\.\d\d$")
-FORM = "${binary:Package}\t${db:Status-Abbrev}\t${Version}\t${Maintainer}\n"
+FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\t${Maintainer}\n"
 
 
-def packages(query: str) -> list[dict[str, Any]]:
-    """Packages of AMD's in any state dpkg knows, ``rc`` included."""
+def packages(query: str, native: str) -> list[dict[str, Any]]:
+    """Packages of AMD's people in any state dpkg knows, ``rc`` included.
+
+    One of another architecture keeps it in its name, as apt writes it: hsa-rocr:i386.
+    """
     found = []
     for line in query.splitlines():
-        package, status, version, maintainer = line.split("\t", 3)
-        build = BUILD.search(version)
-        if build and "@amd.com" in maintainer and status.strip() not in ("un", ""):
+        package, architecture, status, version, maintainer = line.split("\t", 4)
+        if "@amd.com" in maintainer and status.strip() not in ("un", ""):
+            foreign = architecture not in (native, "all", "")
             found.append(
                 {
-                    "package": package.partition(":")[0],
+                    "package": f"{package}:{architecture}" if foreign else package,
                     "status": status.strip(),
                     "version": version,
-                    "release": release(build.group(1)),
                 }
             )
     return found
-
-
-def release(build: str) -> str:
-    """ROCm release of a build number: 60402 is 6.4.2, 70001 is 7.0.1."""
-    number = int(build)
-    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 def _texts(*patterns: str) -> dict[str, str]:
@@ -52,11 +45,19 @@ def _texts(*patterns: str) -> dict[str, str]:
 
 
 def trees(pattern: str) -> list[dict[str, Any]]:
-    """/opt/rocm*: links with whether they lead anywhere, directories with AMD's version file."""
+    """/opt/rocm*: links with where they lead, directories with AMD's version file."""
     found: list[dict[str, Any]] = []
     for path in sorted(glob.glob(pattern)):
         if os.path.islink(path):
-            found.append({"path": path, "link": True, "dangling": not os.path.exists(path)})
+            found.append(
+                {
+                    "path": path,
+                    "link": True,
+                    "dangling": not os.path.exists(path),
+                    # Mostly through /etc/alternatives/rocm, so the last target counts.
+                    "target": os.path.realpath(path),
+                }
+            )
         elif os.path.isdir(path):
             version = _texts(os.path.join(glob.escape(path), ".info", "version"))
             text = next(iter(version.values()), "").strip()
@@ -64,38 +65,55 @@ def trees(pattern: str) -> list[dict[str, Any]]:
     return found
 
 
-def owned(paths: list[str]) -> list[str]:
-    """Those of ``paths`` that a package owns."""
-    if not paths:
-        return []
-    command = ["dpkg-query", "--search", *paths]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [line.rpartition(": ")[2] for line in answer.stdout.splitlines()]
+def loader(pattern: str) -> list[dict[str, Any]]:
+    """Entries of ld.so with their directories, and whether those are there."""
+    found = []
+    for path, text in _texts(pattern).items():
+        lines = (line.partition("#")[0].strip() for line in text.splitlines())
+        directories = [line for line in lines if line.startswith("/")]
+        found.append(
+            {
+                "path": path,
+                "directories": [
+                    {"there": os.path.isdir(d), "real": os.path.realpath(d)} for d in directories
+                ],
+            }
+        )
+    return found
+
+
+def owners(answer: str, native: str) -> dict[str, list[str]]:
+    """Packages by path, from ``dpkg-query --search``."""
+    found: dict[str, list[str]] = {}
+    for line in answer.splitlines():
+        names, _, path = line.rpartition(": ")
+        if names and not names.startswith("diversion "):
+            found[path] = [name.removesuffix(f":{native}") for name in names.split(", ")]
+    return found
+
+
+def output(*words: str) -> str:
+    """What a program of dpkg's says; it ends with 1 where it knows only some of the names."""
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """No settings: everything that may be AMD's is told, and decided elsewhere."""
-    listed = subprocess.run(
-        ["dpkg-query", "--show", f"--showformat={FORM}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
+    native = output("dpkg", "--print-architecture").strip()
     opt = trees("/opt/rocm*")
-    loader = sorted(glob.glob("/etc/ld.so.conf.d/*rocm*"))
+    entries = loader("/etc/ld.so.conf.d/*rocm*")
+    paths = [entry["path"] for entry in (*entries, *opt)]
     return {
-        "packages": packages(listed.stdout),
-        "held": held.stdout.split(),
+        "packages": packages(output("dpkg-query", "--show", f"--showformat={FORM}"), native),
         "sources": _texts(
             "/etc/apt/sources.list",
             "/etc/apt/sources.list.d/*.list",
             "/etc/apt/sources.list.d/*.sources",
         ),
         "preferences": _texts("/etc/apt/preferences", "/etc/apt/preferences.d/*"),
-        "loader": loader,
+        "loader": entries,
         "trees": opt,
-        "owned": owned([*loader, *(tree["path"] for tree in opt)]),
+        "owners": owners(output("dpkg-query", "--search", *paths), native) if paths else {},
     }
 
 

@@ -18,33 +18,65 @@ from strixbox.operations.release import changed_pins, earlier, service_trouble, 
 from strixbox.preflight import CHECKS, examine, kernel_is_fixed
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release, constraints, file_name, overrides
+from strixbox.rocm_versions import release_of, releases
 from tests.unit.conftest import GROUPS
 
 # --- purge ------------------------------------------------------------------------------------
 
 CLEAN: dict[str, Any] = {
     "packages": [],
-    "held": [],
     "sources": {},
     "preferences": {},
     "loader": [],
     "trees": [],
-    "owned": [],
+    "owners": {},
 }
+BUILDS = {"7.2.1": "70201-81~24.04", "6.4.2": "60402-120~24.04", "6.4.1": "60401-83~24.04"}
 
 
 def package(name: str, release: str, status: str = "ii") -> dict[str, str]:
-    """One of AMD's packages."""
-    return {"package": name, "status": status, "version": "x", "release": release}
+    """One of AMD's packages: of a release, or with that version."""
+    version = f"1.0.{BUILDS[release]}" if release in BUILDS else release
+    return {"package": name, "status": status, "version": version}
+
+
+def tree(path: str, version: str | None = None) -> dict[str, Any]:
+    """A directory below /opt."""
+    return {"path": path, "link": False, "version": version}
+
+
+def to(path: str, target: str, *, dangling: bool = False) -> dict[str, Any]:
+    """A link below /opt."""
+    return {"path": path, "link": True, "dangling": dangling, "target": target}
 
 
 def test_a_clean_box_and_a_box_at_the_wanted_version_have_nothing_to_purge(cfg: Config) -> None:
     assert not purge_plan(CLEAN, cfg.rocm)
     there = CLEAN | {
-        "packages": [package("rocm-core", "6.4.2"), package("hipcc", "6.4.2", "hi")],
-        "trees": [{"path": "/opt/rocm-6.4.2", "link": False, "version": "6.4.2-120"}],
-        "loader": ["/etc/ld.so.conf.d/10-rocm-opencl.conf"],
-        "owned": ["/etc/ld.so.conf.d/10-rocm-opencl.conf"],
+        "packages": [
+            package("rocm-core", "6.4.2"),
+            package("hipcc", "6.4.2", "hi"),
+            package("rocprofiler-sdk", "0.6.0-120~24.04"),
+        ],
+        "trees": [tree("/opt/rocm-6.4.2", "6.4.2-120"), to("/opt/rocm", "/opt/rocm-6.4.2")],
+        "loader": [
+            {
+                "path": "/etc/ld.so.conf.d/10-rocm-opencl.conf",
+                "directories": [{"there": False, "real": "/opt/rocm-6.4.2/opencl/lib"}],
+            },
+            # AMD's post-installation page has this one written by hand.
+            {
+                "path": "/etc/ld.so.conf.d/rocm.conf",
+                "directories": [
+                    {"there": True, "real": "/opt/rocm-6.4.2/lib"},
+                    {"there": False, "real": "/opt/rocm-6.4.2/lib64"},
+                ],
+            },
+        ],
+        "owners": {
+            "/etc/ld.so.conf.d/10-rocm-opencl.conf": ["rocm-core"],
+            "/opt/rocm-6.4.2": ["rocm-core", "hipcc"],
+        },
     }
     assert not purge_plan(there, cfg.rocm)
 
@@ -55,14 +87,63 @@ def test_other_versions_removed_ones_and_the_driver_go(cfg: Config) -> None:
             package("rocm-core", "6.4.1"),
             package("rocm-libs", "6.4.2", "rc"),
             package("amdgpu-dkms", "6.4.2"),
-            package("rocblas", "6.4.2"),
-            package("hip-dev", "6.3.4", "hi"),
+            package("rocblas", "6.4.2", "hi"),
+            package("hip-dev", "6.3.4.60304-76~24.04", "hi"),
+            package("comgr", "5.1.3.50103-66"),
+            package("hsa-rocr:i386", "6.4.1"),
         ],
-        "held": ["hip-dev", "rocblas"],
     }
     todo = purge_plan(remains, cfg.rocm)
-    assert todo.packages == ("amdgpu-dkms", "hip-dev", "rocm-core", "rocm-libs")
+    assert todo.packages == (
+        *("amdgpu-dkms", "comgr", "hip-dev", "hsa-rocr:i386", "rocm-core", "rocm-libs"),
+    )
     assert todo.held == ("hip-dev",)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "goes"),
+    [
+        ("amdgpu-dkms", "1:6.14.14.30100100-2212064.24.04", True),
+        ("amdgpu-install", "30.20.1.0.30200100-2255209.24.04", True),
+        ("amdgpu-dkms-firmware", "1:6.16.6.30200100-2255209.24.04", True),
+        ("amdgpu-insecure-instinct-udev-rules", "30.20.1.0-2255209.24.04", True),
+        ("amdgpu-pro-core", "23.40", True),
+        ("rocprofiler-sdk", "0.6.0-83~24.04", True),
+        ("rocprofiler-sdk", "0.6.0-120~24.04", False),
+        # The NPU's runtime and AMD's profiler for CPUs are of AMD's people too.
+        ("xrt", "2.20.0", False),
+        ("amduprof", "5.1-701", False),
+    ],
+)
+def test_what_amd_built_is_told_by_its_version_whatever_its_number(
+    cfg: Config, name: str, version: str, goes: bool
+) -> None:
+    remains = CLEAN | {"packages": [package("rocm-core", "6.4.2"), package(name, version)]}
+    assert purge_plan(remains, cfg.rocm).packages == ((name,) if goes else ())
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [
+        ("6.4.2.60402-120~24.04", "6.4.2"),
+        ("1:2.4.125.70101-2255337.24.04", "7.1.1"),
+        ("5.1.3.50103-66", "5.1.3"),
+        ("10.0.0.100000-7~24.04", "10.0.0"),
+        ("1:6.16.6.30200100-2255209.24.04", None),
+        ("1.1.0-81~24.04", None),
+        ("5.7.1-3build1", None),
+    ],
+)
+def test_a_build_number_is_a_release(version: str, release: str | None) -> None:
+    assert release_of(version) == release
+
+
+def test_a_package_without_a_build_number_is_of_its_revisions_release() -> None:
+    core, sdk = "7.2.1.70201-81~24.04", "1.1.0-81~24.04"
+    assert releases({"rocm-core": core, "rocprofiler-sdk": sdk})["rocprofiler-sdk"] == "7.2.1"
+    assert releases({"rocprofiler-sdk": sdk})["rocprofiler-sdk"] is None
+    two = {"a": core, "b": "6.3.1.60301-81~24.04", "rocprofiler-sdk": sdk}
+    assert releases(two)["rocprofiler-sdk"] is None
 
 
 def test_without_apts_rocm_everything_of_amds_goes(cfg: Config) -> None:
@@ -96,10 +177,11 @@ def test_amds_sources_pins_and_keyrings_go_others_stay(cfg: Config) -> None:
         },
     }
     todo = purge_plan(remains, cfg.rocm)
+    # Killed after the first of them, the next run still knows which the keyring was.
     assert todo.files == (
+        "/etc/apt/keyrings/rocm.gpg",
         "/etc/apt/preferences.d/rocm-pin-600",
         "/etc/apt/sources.list.d/rocm.list",
-        "/etc/apt/keyrings/rocm.gpg",
     )
     assert todo.mixed == ()
 
@@ -136,18 +218,61 @@ def test_only_amds_own_host_counts(cfg: Config, text: str) -> None:
     assert not purge_plan(remains, cfg.rocm)
 
 
-def test_trees_without_amds_version_file_and_owned_ones_stay(cfg: Config) -> None:
+def test_trees_of_no_release_and_owned_ones_stay(cfg: Config) -> None:
     remains = CLEAN | {
         "trees": [
-            {"path": "/opt/rocm", "link": True, "dangling": True},
-            {"path": "/opt/rocm-6.3.4", "link": False, "version": "6.3.4-69"},
-            {"path": "/opt/rocm-mine", "link": False, "version": None},
-            {"path": "/opt/rocm-6.4.1", "link": False, "version": "6.4.1-83"},
-            {"path": "/opt/rocm-live", "link": True, "dangling": False},
+            tree("/opt/rocm-6.3.4", "6.3.4-69"),
+            # Its version file went with rocm-core; the name tells as much.
+            tree("/opt/rocm-6.2.0"),
+            tree("/opt/rocm-mine"),
+            tree("/opt/rocm-6.4.1", "6.4.1-83"),
+            tree("/opt/rocm-6.4.20"),
         ],
-        "owned": ["/opt/rocm-6.4.1"],
+        "owners": {"/opt/rocm-6.4.1": ["rocm-core"]},
     }
-    assert purge_plan(remains, cfg.rocm).files == ("/opt/rocm", "/opt/rocm-6.3.4")
+    assert purge_plan(remains, cfg.rocm).leftovers == (
+        *("/opt/rocm-6.2.0", "/opt/rocm-6.3.4", "/opt/rocm-6.4.20"),
+    )
+
+
+def test_links_into_what_goes_go_with_it(cfg: Config) -> None:
+    remains = CLEAN | {
+        "trees": [
+            to("/opt/rocm", "/opt/rocm-6.3.4"),
+            to("/opt/rocm-6", "/opt/gone", dangling=True),
+            to("/opt/rocm-live", "/srv/rocm"),
+            to("/opt/rocm-near", "/opt/rocm-6.3.40"),
+            tree("/opt/rocm-6.3.4"),
+        ],
+    }
+    assert purge_plan(remains, cfg.rocm).leftovers == (
+        *("/opt/rocm", "/opt/rocm-6", "/opt/rocm-6.3.4"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("directories", "owner", "goes"),
+    [
+        ([(False, "/opt/rocm-6.3.4/lib")], [], True),
+        ([(True, "/opt/rocm-6.3.4/lib")], [], True),
+        ([(True, "/opt/rocm-6.3.4/lib"), (True, "/srv/rocm/lib")], [], False),
+        ([], [], False),
+        ([(False, "/opt/rocm-6.4.2/lib")], ["rocm-opencl"], False),
+        ([(True, "/srv/rocm/lib")], ["rocm-core"], True),
+    ],
+)
+def test_an_entry_of_the_loaders_goes_with_all_of_its_directories(
+    cfg: Config, directories: list[tuple[bool, str]], owner: list[str], goes: bool
+) -> None:
+    path = "/etc/ld.so.conf.d/rocm.conf"
+    entry = {"path": path, "directories": [{"there": t, "real": r} for t, r in directories]}
+    remains = CLEAN | {
+        "packages": [package("rocm-core", "6.4.1")],
+        "trees": [tree("/opt/rocm-6.3.4", "6.3.4-69")],
+        "loader": [entry],
+        "owners": {path: owner} if owner else {},
+    }
+    assert (path in purge_plan(remains, cfg.rocm).files) is goes
 
 
 # --- models -----------------------------------------------------------------------------------

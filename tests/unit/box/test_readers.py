@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from strixbox.box import apt_key, environments, rocm_remains, survey, user_nodes
-from strixbox.box.removal import removed
+from strixbox.box import apt_key, environments, survey, user_nodes
 from strixbox.programs import source
 from tests.unit.box.conftest import asked
 
@@ -104,53 +103,6 @@ def test_only_nodes_that_comfyui_loads_count(tmp_path: Path) -> None:
     (tmp_path / "single.py").write_text("")
     assert list(user_nodes.main({"directory": str(tmp_path)})) == ["Mine"]
     assert user_nodes.main({"directory": str(tmp_path / "none")}) == {}
-
-
-DPKG = """\
-rocm-core\tii \t6.4.1.60401-83~24.04\tROCm Dev Support <rocm-dev.support@amd.com>
-hsa-rocr:amd64\trc \t1.15.0.60401-83~24.04\tAMD <x@amd.com>
-amdgpu-dkms\tii \t1:6.12.12.60401-2164967.24.04\tAMD <gpudriver.dkms@amd.com>
-rocminfo\tii \t5.7.1-3build1\tUbuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>
-librocblas0\tii \t5.5.1+dfsg-7\tDebian <team@debian.org>
-libdrm-amdgpu1\tii \t2.4.125-1ubuntu0.1~24.04\tUbuntu Developers <u@lists.ubuntu.com>
-gone\tun \t\t
-"""
-
-
-def test_amds_packages_are_told_from_the_distributions() -> None:
-    found = rocm_remains.packages(DPKG)
-    assert [(p["package"], p["status"], p["release"]) for p in found] == [
-        ("rocm-core", "ii", "6.4.1"),
-        ("hsa-rocr", "rc", "6.4.1"),
-        ("amdgpu-dkms", "ii", "6.4.1"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("build", "release"),
-    [("60402", "6.4.2"), ("60304", "6.3.4"), ("70001", "7.0.1"), ("70201", "7.2.1")],
-)
-def test_a_build_number_is_a_release(build: str, release: str) -> None:
-    assert rocm_remains.release(build) == release
-
-
-def test_trees_are_told_by_amds_version_file(tmp_path: Path) -> None:
-    (tmp_path / "rocm-6.4.1" / ".info").mkdir(parents=True)
-    (tmp_path / "rocm-6.4.1" / ".info" / "version").write_text("6.4.1-83\n")
-    (tmp_path / "rocm-mine").mkdir()
-    (tmp_path / "rocm").symlink_to("rocm-gone")
-    found = {Path(t["path"]).name: t for t in rocm_remains.trees(str(tmp_path / "rocm*"))}
-    assert found["rocm"]["dangling"] is True
-    assert found["rocm-6.4.1"]["version"] == "6.4.1-83"
-    assert found["rocm-mine"]["version"] is None
-
-
-def test_apts_simulation_is_read_whole() -> None:
-    said = (
-        "Remv rocm-dev [6.4.1.60401-83~24.04]\nPurg rocm-core:amd64 [6.4.1]\n"
-        "Inst other [1] (2 x)\nRemv rocm-core [1] [x ]\n"
-    )
-    assert removed(said) == ["rocm-core", "rocm-dev"]
 
 
 def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
