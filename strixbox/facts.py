@@ -138,6 +138,33 @@ class AptKey(BoxFact[str]):
         return read("apt_key", {"path": path})
 
 
+class OfferedKey(BoxFact[dict[str, str]]):
+    """``sha256`` of the key at a URL where it has the fingerprint, else ``trouble``."""
+
+    def command(self, url: str, fingerprint: str) -> StringCommand:
+        """Ask for the key at ``url``; it is not kept."""
+        return read("apt_key", {"url": url, "fingerprint": fingerprint})
+
+
+class Rehearsal(BoxFact[dict[str, Any]]):
+    """``versions`` that apt would install, those ``downgraded`` or ``held``, or why ``refused``."""
+
+    def command(
+        self, install: tuple[str, ...], recommends: bool, apart: dict[str, Any] | None = None
+    ) -> StringCommand:
+        """Simulate: on the box as it is, or ``apart`` with another source and less installed."""
+        query = {"install": list(install), "recommends": recommends, "apart": apart}
+        return read("rehearsal", query)
+
+
+class DpkgState(BoxFact[dict[str, Any]]):
+    """Whether dpkg was ``interrupted``, and the process that is ``busy`` with it."""
+
+    def command(self, root: str) -> StringCommand:
+        """Ask dpkg's journal and its locks."""
+        return read("dpkg_state", {"root": root})
+
+
 class AptSource(BoxFact[dict[str, Any]]):
     """Whether a source's index has been fetched, and the stamp of the last fetch."""
 

@@ -57,9 +57,9 @@ def system(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     )
     yield Finding(
         "APT.INTERRUPTED",
-        "refuse" if survey["interrupted"] else "ok",
-        "dpkg was interrupted" if survey["interrupted"] else "dpkg is in order",
-        "sudo dpkg --configure -a",
+        "warn" if survey["interrupted"] else "ok",
+        "dpkg has unfinished work" if survey["interrupted"] else "dpkg is in order",
+        "this run mends it (dpkg --configure -a), or waits for the dpkg that is at it",
     )
 
 

@@ -15,4 +15,5 @@ def rocm(cfg: Rocm) -> None:
         name="Install and hold ROCm's packages",
         packages=cfg.packages,
         release=cfg.version,
+        pinned=cfg.pinned,
     )

@@ -1,4 +1,4 @@
-"""Reads an apt key's fingerprint, or fetches a key and puts it in place if it is the right one."""
+"""Reads an apt key's fingerprint, in place or offered, and puts the right one in place."""
 
 from __future__ import annotations
 
@@ -85,12 +85,15 @@ def read(path: str) -> str | None:
         return None
 
 
-def fetch(order: dict[str, Any]) -> None:
-    """Download the key, compare its fingerprint, and rename it into place."""
-    url, path = order["url"], order["path"]
+def download(url: str, wanted: str) -> bytes:
+    """The key at ``url``, if it is the one with the fingerprint ``wanted``.
+
+    Raises:
+        SystemExit: with what is wrong and the mend, where it is another or none.
+    """
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - http(s) by schema
-            content = answer.read(LIMIT)
+            content: bytes = answer.read(LIMIT)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise SystemExit(
@@ -104,11 +107,26 @@ def fetch(order: dict[str, Any]) -> None:
             f"{url} does not hold one OpenPGP key (a login page or an error page?); open it in a"
             " browser from the box's network, then run again"
         ) from None
-    if found != order["fingerprint"]:
+    if found != wanted:
         raise SystemExit(
-            f"the key at {url} has the fingerprint {found}, not {order['fingerprint']}; nothing was"
+            f"the key at {url} has the fingerprint {found}, not {wanted}; nothing was"
             " changed. If AMD announced a new key, set rocm_key_fingerprint; else do not go on"
         )
+    return content
+
+
+def offered(url: str, wanted: str) -> dict[str, str]:
+    """``sha256`` of the key at ``url`` where it is the right one, else ``trouble``."""
+    try:
+        return {"sha256": hashlib.sha256(download(url, wanted)).hexdigest()}
+    except SystemExit as trouble:
+        return {"trouble": str(trouble)}
+
+
+def place(order: dict[str, Any]) -> None:
+    """Download the key, compare its fingerprint, and rename it into place."""
+    path = order["path"]
+    content = download(order["url"], order["fingerprint"])
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with open(path + ".new", "wb") as stream:
         stream.write(content)
@@ -120,6 +138,10 @@ def fetch(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        json.dump(read(json.loads(sys.argv[1])["path"]) or "", sys.stdout)
+        query = json.loads(sys.argv[1])
+        if "path" in query:
+            json.dump(read(query["path"]) or "", sys.stdout)
+        else:
+            json.dump(offered(query["url"], query["fingerprint"]), sys.stdout)
     else:
-        fetch(json.load(sys.stdin))
+        place(json.load(sys.stdin))

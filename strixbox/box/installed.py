@@ -7,21 +7,26 @@ import subprocess
 import sys
 from typing import Any
 
+FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\n"
+
+
+def installed(names: list[str], query: str, native: str) -> dict[str, dict[str, Any]]:
+    """Version (None: not installed whole) and whether it is held, of the box's own architecture."""
+    found: dict[str, dict[str, Any]] = {name: {"version": None, "held": False} for name in names}
+    for line in query.splitlines():
+        name, architecture, status, version = line.split("\t")
+        if name in found and status[1:2] == "i" and architecture in (native, "all"):
+            found[name] = {"version": version, "held": status.startswith("h")}
+    return found
+
 
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """``{"packages"}`` -> version (None: not installed whole) and whether it is held."""
-    form = "${Package}\t${db:Status-Abbrev}\t${Version}\n"
-    command = ["dpkg-query", "--show", f"--showformat={form}", *query["packages"]]
+    """``{"packages"}``; the hold is dpkg's own, since apt-mark needs sources that can be read."""
+    command = ["dpkg-query", "--show", f"--showformat={FORM}", *query["packages"]]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
-    found: dict[str, dict[str, Any]] = {
-        name: {"version": None, "held": False} for name in query["packages"]
-    }
-    for line in answer.stdout.splitlines():
-        name, status, version = line.split("\t")
-        if name in found and status[1:2] == "i":
-            found[name] = {"version": version, "held": name in held.stdout.split()}
-    return found
+    own = ["dpkg", "--print-architecture"]
+    native = subprocess.run(own, capture_output=True, text=True, check=False).stdout.strip()
+    return installed(query["packages"], answer.stdout, native)
 
 
 if __name__ == "__main__":

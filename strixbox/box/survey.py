@@ -180,7 +180,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "time": int(time.time()),
         "synchronised": output("timedatectl", "show", "-p", "NTPSynchronized", "--value").strip(),
         "home": account(query["user"]),
-        "interrupted": bool(os.listdir("/var/lib/dpkg/updates"))
+        "interrupted": any(map(str.isdigit, os.listdir("/var/lib/dpkg/updates")))
         if os.path.isdir("/var/lib/dpkg/updates")
         else False,
         "read_only": [path for path in ("/", "/etc", "/opt", "/var") if not writable(path)],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyinfra.context import host
@@ -13,8 +16,11 @@ from strixbox.facts import (
     Account,
     AptKey,
     AptSource,
+    DpkgState,
     FileStates,
     Installed,
+    OfferedKey,
+    Rehearsal,
     Removal,
     RocmRemains,
     Unreachable,
@@ -22,21 +28,49 @@ from strixbox.facts import (
 from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing
-from strixbox.programs import Run, write
-from strixbox.purge import plan
-from strixbox.tree import rendered
+from strixbox.programs import Run, source, write
+from strixbox.purge import PurgePlan, plan
+from strixbox.rocm_versions import releases
+from strixbox.tree import BoxFile, rendered
 
 KEY = "/etc/apt/keyrings/strixbox-rocm.asc"
 SOURCE = "/etc/apt/sources.list.d/strixbox-rocm.sources"
 PIN = "/etc/apt/preferences.d/strixbox-rocm"
 STAMP = f"{STATE}/rocm-index"
+DPKG = "/var/lib/dpkg"
+# Every package of a release is known by its build number or by rocm-core's.
+CORE = "rocm-core"
+PATIENCE = 600  # seconds: unattended upgrades may have the locks; they end
+KEEP_CONFIGURATION = ("--force-confdef", "--force-confold")
 APT = (
-    *("env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"),
-    # Unattended upgrades may have the lock; they end.
-    *("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=600"),
-    *("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"),
+    *("apt-get", "--yes", "--quiet"),
+    *(word for force in KEEP_CONFIGURATION for word in ("-o", f"Dpkg::Options::={force}")),
+)
+# What needs no source goes on even where apt cannot read them: AMD's old source beside ours, of the
+# same repository with another key, is "Conflicting values set for option Signed-By".
+NO_SOURCES = (
+    *("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null"),
+    *("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="),
 )
 INTERRUPTED = "If dpkg was interrupted before, run: sudo dpkg --configure -a"
+
+
+def under_lock(*words: str, mend: str) -> Run:
+    """Command of apt's or dpkg's that waits for their locks, and says so."""
+    order = json.dumps({"words": list(words), "patience": PATIENCE})
+    return Run("python3", "-c", source("apt_run"), stdin=order, mend=mend, live=True)
+
+
+@box_operation
+def finish_dpkg() -> Steps:
+    """Have dpkg finish what a power cut stopped it in; apt refuses everything until then."""
+    now = ask(DpkgState, root=DPKG)
+    if not now["interrupted"]:
+        host.noop("dpkg is not in the middle of anything")
+        return
+    say("dpkg was interrupted: dpkg --configure -a")
+    words = ["dpkg", *KEEP_CONFIGURATION, "--configure", "-a"]
+    yield write("dpkg_finish", {"words": words, "updates": f"{DPKG}/updates"}, live=True)
 
 
 @box_operation
@@ -45,7 +79,10 @@ def purge_rocm(wanted: Rocm) -> Steps:
 
     + wanted: the ROCm that shall stand alone; version None purges all of it
 
-    The exact list is simulated first: a removal outside it stops this box before anything is gone.
+    Nothing is gone before all of it is known to work out: the exact removal is simulated, and so is
+    the installation of the new ROCm on the box without the old one, from the repository's own index
+    and under the right key. Where either fails, the box is left as it was: key, source and index
+    of the rehearsal lie in a temporary directory.
     """
     todo = plan(ask(RocmRemains), wanted)
     if not todo:
@@ -58,12 +95,12 @@ def purge_rocm(wanted: Rocm) -> Steps:
         )
     if todo.packages:
         check_removal(todo.packages)
-        check_repository(wanted)
+        rehearse(todo, wanted)
         say(f"purge {', '.join(todo.packages)}")
         if todo.held:
-            yield Run("apt-mark", "unhold", *todo.held, mend=INTERRUPTED)
-        yield Run(
-            *(*APT, "purge", "--no-auto-remove", "--allow-change-held-packages", *todo.packages),
+            yield under_lock("apt-mark", *NO_SOURCES, "unhold", *todo.held, mend=INTERRUPTED)
+        yield under_lock(
+            *(*APT, *NO_SOURCES, "purge", "--no-auto-remove", *todo.packages),
             mend=f"Old ROCm packages could not be purged; apt's words are above. {INTERRUPTED}",
         )
     # Some leftovers are only to be seen once the packages are gone.
@@ -94,20 +131,113 @@ def check_removal(packages: tuple[str, ...]) -> None:
         )
 
 
-def check_repository(wanted: Rocm) -> None:
-    """See that the new ROCm can be had before the old one goes.
+def rehearse(todo: PurgePlan, wanted: Rocm) -> None:
+    """See that the new ROCm can be installed once the old one is gone.
 
     Raises:
-        BoxTrouble: where the box gets no answer from the repository.
+        BoxTrouble: where the repository does not answer, the key is another, or apt would not
+            install every package at the wanted release.
     """
-    if wanted.version is None:
+    now = _installed(wanted.packages)
+    found = _releases(now)
+    needed = tuple(
+        p for p in wanted.packages if p in todo.packages or found.get(p) != wanted.version
+    )
+    if wanted.version is None or not needed:
         return
+    left = "old ROCm was left in place"
     reason = ask(Unreachable, url=f"{wanted.repository}/dists/{wanted.suite}/InRelease")
     if reason:
         raise BoxTrouble(
-            f"The box does not reach {wanted.repository} ({reason}); old ROCm was left in place."
+            f"The box does not reach {wanted.repository} ({reason}); {left}."
             " Mend the box's network or rocm_repository, then run again."
         )
+    key = {"path": KEY}
+    if ask(AptKey, path=KEY) != wanted.key_fingerprint:
+        offered = ask(OfferedKey, url=wanted.key_url, fingerprint=wanted.key_fingerprint)
+        if "trouble" in offered:
+            raise BoxTrouble(f"{offered['trouble']}; {left}.")
+        key = {"url": wanted.key_url, "sha256": offered["sha256"]}
+    told = ask(
+        Rehearsal,
+        install=needed,
+        recommends=True,
+        apart={
+            "uri": wanted.repository,
+            "suite": wanted.suite,
+            "key": key,
+            "pin": _pin(wanted).content.decode(),
+            "without": [*todo.sources, SOURCE, PIN],
+            "purged": list(todo.packages),
+        },
+    )
+    staying = {
+        name: state["version"]
+        for name, state in now.items()
+        if state["version"] and name not in todo.packages
+    }
+    lacking = not_installable(told, needed, wanted.version, staying)
+    if lacking:
+        raise BoxTrouble(
+            f"ROCm {wanted.version} could not be installed in its place: {lacking}; {left}. Mend"
+            " rocm_repository, rocm_packages or what apt names, then run again."
+        )
+    allowed(told, needed, wanted.pinned)
+
+
+def not_installable(
+    told: Mapping[str, Any], packages: tuple[str, ...], release: str, staying: Mapping[str, str]
+) -> str:
+    """Why a rehearsal does not end with ``packages`` at ``release``; empty where it does."""
+    if told["refused"]:
+        return str(told["refused"])
+    found = releases({**staying, **told["versions"]})
+    for package in packages:
+        if found.get(package) != release:
+            return f"for {package} apt would take {told['versions'].get(package, 'nothing')}"
+    return ""
+
+
+def allowed(
+    told: Mapping[str, Any], packages: tuple[str, ...], pinned: tuple[str, ...]
+) -> tuple[str, ...]:
+    """apt's flags for an installation that was rehearsed.
+
+    Ubuntu's own ROCm packages (rocminfo 5.7.1) sort above AMD's, so a box that had them before
+    needs a downgrade; and a hold of ours is ours to change. Neither is allowed for anything else.
+
+    Raises:
+        BoxTrouble: where apt would downgrade, or change in spite of a hold, what is not ours.
+    """
+    others = [
+        name
+        for name in told["downgraded"]
+        if not any(fnmatchcase(name.partition(":")[0], pattern) for pattern in pinned)
+    ]
+    if others:
+        raise BoxTrouble(
+            f"Installing {', '.join(packages)} would downgrade {', '.join(others)}, which ROCm does"
+            f" not bring; nothing was installed. See 'apt-cache policy {others[0]}' on the box for"
+            " the source that wins, mend it, then run again."
+        )
+    kept = [name for name in told["held"] if name not in packages]
+    if kept:
+        raise BoxTrouble(
+            f"Installing {', '.join(packages)} would change {', '.join(kept)}, which somebody held;"
+            f" nothing was installed. Run 'sudo apt-mark unhold {' '.join(kept)}' on the box if"
+            " that is all right, then run again."
+        )
+    downgrades = ("--allow-downgrades",) if told["downgraded"] else ()
+    held = ("--allow-change-held-packages",) if told["held"] else ()
+    return (*downgrades, *held)
+
+
+def _source(rocm: Rocm) -> BoxFile:
+    return rendered(SOURCE, uri=rocm.repository, suite=rocm.suite, key=KEY)
+
+
+def _pin(rocm: Rocm) -> BoxFile:
+    return rendered(PIN, patterns=rocm.pinned, host=urlsplit(rocm.repository).hostname)
 
 
 @box_operation
@@ -116,10 +246,7 @@ def rocm_repository(rocm: Rocm) -> Steps:
 
     + rocm: repository, suite, key and what is pinned to it
     """
-    files = (
-        rendered(SOURCE, uri=rocm.repository, suite=rocm.suite, key=KEY),
-        rendered(PIN, patterns=rocm.pinned, host=urlsplit(rocm.repository).hostname),
-    )
+    files = (_source(rocm), _pin(rocm))
     states = ask(FileStates, paths=tuple(file.path for file in files))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
     keyed = ask(AptKey, path=KEY) == rocm.key_fingerprint
@@ -139,7 +266,7 @@ def rocm_repository(rocm: Rocm) -> Steps:
         yield placing(wrong)
     if not fetched:
         say(f"fetch the index of {rocm.repository}")
-        yield Run(*APT, "update", mend=f"apt could not fetch its indexes. {INTERRUPTED}")
+        yield under_lock(*APT, "update", mend=f"apt could not fetch its indexes. {INTERRUPTED}")
         if not ask(AptSource, uri=rocm.repository, suite=rocm.suite, stamp=STAMP)["indexed"]:
             raise BoxTrouble(
                 f"apt has no index of {rocm.repository}: the box does not reach it, or its key does"
@@ -150,47 +277,79 @@ def rocm_repository(rocm: Rocm) -> Steps:
 
 
 @box_operation
-def apt_packages(packages: tuple[str, ...], release: str | None = None) -> Steps:
+def apt_packages(
+    packages: tuple[str, ...], release: str | None = None, pinned: tuple[str, ...] = ()
+) -> Steps:
     """Have packages installed; those of a ROCm release at that release, and held.
 
     + packages: names
     + release: ROCm release that they must be of, None for packages of the distribution
+    + pinned: patterns of the packages that may be downgraded to that release
     """
-    now = ask(Installed, packages=packages)
-    missing = [p for p in packages if not is_of(now[p]["version"], release)]
-    loose = [p for p in packages if release and not now[p]["held"]]
+    missing, loose = astray(packages, release)
     if not missing and not loose:
         host.noop(f"{', '.join(packages)} installed")
         return
     if missing:
         say(f"install {', '.join(missing)}")
         if release is None:
-            yield Run(*APT, "update", mend=f"apt could not fetch its indexes. {INTERRUPTED}")
-        recommends = () if release else ("--no-install-recommends",)
-        yield Run(
-            *(*APT, "install", "--no-remove", "--allow-change-held-packages", *recommends),
-            *missing,
+            yield under_lock(*APT, "update", mend=f"apt could not fetch its indexes. {INTERRUPTED}")
+        flags = _flags(tuple(missing), pinned) if release else ("--no-install-recommends",)
+        yield under_lock(
+            *(*APT, "install", "--no-remove", *flags, *missing),
             mend=f"{', '.join(missing)} could not be installed; apt's words are above. Free disk"
             f" room or mend what apt names, then run again. {INTERRUPTED}",
         )
-        after = ask(Installed, packages=packages)
-        wrong = [p for p in packages if not is_of(after[p]["version"], release)]
+        wrong = astray(packages, release)[0]
         if wrong:
             raise BoxTrouble(
-                f"apt installed {wrong[0]} {after[wrong[0]]['version']} in place of ROCm {release};"
-                f" see 'apt-cache policy {wrong[0]}' on the box for the source that wins."
+                f"apt left {wrong[0]} at {_installed(packages)[wrong[0]]['version']}, which is not"
+                f" of ROCm {release}; see 'apt-cache policy {wrong[0]}' on the box for the source"
+                " that wins."
             )
     if loose:
         say(f"hold {', '.join(loose)}")
-        yield Run("apt-mark", "hold", *loose, mend=INTERRUPTED)
+        yield under_lock("apt-mark", "hold", *loose, mend=INTERRUPTED)
 
 
-def is_of(version: str | None, release: str | None) -> bool:
-    """Whether an installed version is of the ROCm release; any version where none is asked."""
-    if version is None or release is None:
-        return version is not None
-    build = re.search(r"[.:](\d)(\d\d)(\d\d)-", version)
-    return build is not None and ".".join(str(int(n)) for n in build.groups()) == release
+def _flags(packages: tuple[str, ...], pinned: tuple[str, ...]) -> tuple[str, ...]:
+    """apt's flags for an installation of ROCm's packages on the box as it is.
+
+    Raises:
+        BoxTrouble: where apt refuses it, or it would change what is not ours.
+    """
+    told = ask(Rehearsal, install=packages, recommends=True)
+    if told["refused"]:
+        raise BoxTrouble(
+            f"{', '.join(packages)} cannot be installed: {told['refused']}; nothing was changed."
+            " Mend what apt names, then run again."
+        )
+    return allowed(told, packages, pinned)
+
+
+def astray(packages: tuple[str, ...], release: str | None) -> tuple[list[str], list[str]]:
+    """Packages that are not there as wanted, and those of a release that are not held.
+
+    Raises:
+        BoxTrouble: where the box did not answer.
+    """
+    now = _installed(packages)
+    found = _releases(now)
+    if release is None:
+        return [name for name in packages if now[name]["version"] is None], []
+    return (
+        [name for name in packages if found.get(name) != release],
+        [name for name in packages if not now[name]["held"]],
+    )
+
+
+def _installed(packages: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Packages and rocm-core, whose version tells the release of those without a build number."""
+    return ask(Installed, packages=tuple(dict.fromkeys((*packages, CORE))))
+
+
+def _releases(now: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
+    return releases({name: state["version"] for name, state in now.items() if state["version"]})
 
 
 @box_operation

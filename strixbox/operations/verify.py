@@ -14,7 +14,6 @@ from strixbox.facts import (
     Checkouts,
     Environments,
     FileStates,
-    Installed,
     RocmRemains,
     TmpfsMount,
     VerifiedFiles,
@@ -25,7 +24,7 @@ from strixbox.locks import lock_text
 from strixbox.locks import pins as lock_pins
 from strixbox.models import Places
 from strixbox.models import plan as model_plan
-from strixbox.operations.apt import is_of
+from strixbox.operations.apt import astray
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right
 from strixbox.operations.mount import mount_is_right
@@ -49,13 +48,12 @@ class Row:
 def packages(cfg: Config, release: Release) -> Row:
     """ROCm's packages: installed at the wanted release and held."""
     if cfg.rocm.version is None:
-        return Row("ROCm from apt", "right", "none is wanted: the wheels bring their own")
-    now = ask(Installed, packages=cfg.rocm.packages)
-    wrong = [p for p, s in now.items() if not is_of(s["version"], cfg.rocm.version)]
-    loose = [p for p, s in now.items() if not s["held"]]
+        return Row("ROCm from apt", "right", "none is wanted")
+    wanted = cfg.rocm.packages
+    wrong, loose = astray(wanted, cfg.rocm.version)
     if wrong or loose:
         return Row("ROCm from apt", "WRONG", f"not as wanted: {', '.join({*wrong, *loose})}")
-    return Row("ROCm from apt", "right", f"{cfg.rocm.version}, {len(now)} packages held")
+    return Row("ROCm from apt", "right", f"{cfg.rocm.version}, {len(wanted)} packages held")
 
 
 def remains(cfg: Config, release: Release) -> Row:

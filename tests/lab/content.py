@@ -136,7 +136,7 @@ class Content:
             repository.write(rocm.packages(release))
         driver = self.root / "amdgpu" / "6.4.1" / "ubuntu"
         repository = Repository(driver, "repo.radeon.com", "noble", "main", amd, self.gnupg)
-        repository.write(rocm.driver_packages("6.4.1"))
+        repository.write(rocm.driver_packages())
         key = armoured(self.gnupg, amd)
         (self.root / "rocm" / "rocm.gpg.key").write_text(key, encoding="utf-8")
 

@@ -31,7 +31,7 @@ PACKAGES = (
 # Real packages that the toolkit installs on a box; the mirror serves them.
 SYSTEM = ("git", "python3-venv", "htop", "tmux")
 SUBNET = f"{SUBNET_PREFIX}.0/24"
-STATES = ("bare", "old-rocm", "handmade", "converged")
+STATES = ("bare", "old-rocm", "universe-rocm", "handmade", "converged")
 
 
 def say(text: str) -> None:

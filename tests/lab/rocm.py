@@ -5,9 +5,45 @@ from __future__ import annotations
 from tests.lab.debs import Deb
 
 # Build number of each release, as in the real versions: 6.4.2.60402-120~24.04.
-BUILDS = {"6.4.2": "60402-120~24.04", "6.4.1": "60401-83~24.04", "6.3.4": "60304-76~24.04"}
+BUILDS = {
+    "7.2.1": "70201-81~24.04",
+    "6.4.2": "60402-120~24.04",
+    "6.4.1": "60401-83~24.04",
+    "6.3.4": "60304-76~24.04",
+}
 
 # Versions of their own; the others carry the release's.
+OWN_7_2 = {
+    "comgr": "3.0.0",
+    "half": "1.12.0",
+    "hip-runtime-amd": "7.2.53211",
+    "hip-dev": "7.2.53211",
+    "hip-doc": "7.2.53211",
+    "hip-samples": "7.2.53211",
+    "hipblas": "3.2.0",
+    "hipblaslt": "1.2.2",
+    "hipcc": "1.1.1",
+    "hipfft": "1.0.22",
+    "hiprand": "3.1.0",
+    "hipsolver": "3.2.0",
+    "hipsparse": "4.2.0",
+    "hipsparselt": "0.2.6",
+    "hsa-rocr": "1.18.0",
+    "migraphx": "2.15.0",
+    "miopen-hip": "3.5.1",
+    "rccl": "2.27.7",
+    "rocblas": "5.2.0",
+    "rocfft": "1.0.36",
+    "rocm-cmake": "0.14.0",
+    "rocm-device-libs": "1.0.0",
+    "rocm-llvm": "22.0.0.26084",
+    "rocm-smi-lib": "7.8.0",
+    "rocminfo": "1.0.0",
+    "rocrand": "4.2.0",
+    "rocsolver": "3.32.0",
+    "rocsparse": "4.2.0",
+    "roctracer": "4.1.70201",
+}
 OWN = {
     "comgr": "3.0.0",
     "half": "1.12.0",
@@ -26,7 +62,10 @@ OWN = {
     "rocminfo": "1.0.0",
     "rocsolver": "3.28.2",
     "rocsparse": "3.4.0",
+    "roctracer": "4.1.60402",
 }
+# These have no build number, only the revision of the release that they were built with.
+BARE = {"rocprofiler-sdk": {"7": "1.1.0", "6": "0.6.0"}}
 
 _RUNTIME = ("rocm-core",)
 DEPENDS: dict[str, tuple[str, ...]] = {
@@ -104,12 +143,14 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "rocminfo": ("rocm-core",),
     "rocprim-dev": _RUNTIME,
     "rocprofiler-register": _RUNTIME,
+    "rocprofiler-sdk": ("rocm-core", "rocprofiler-register"),
     "rocrand": ("rocm-core", "hip-runtime-amd"),
     "rocrand-dev": ("rocm-core", "rocrand"),
     "rocsolver": ("rocm-core", "rocblas"),
     "rocsolver-dev": ("rocm-core", "rocsolver"),
     "rocsparse": ("rocm-core", "hip-runtime-amd"),
     "rocsparse-dev": ("rocm-core", "rocsparse"),
+    "roctracer": ("rocm-core", "hip-runtime-amd"),
     "rocthrust-dev": ("rocm-core", "rocprim-dev"),
     "rocwmma-dev": _RUNTIME,
 }
@@ -119,7 +160,10 @@ DRIVER = ("amdgpu-dkms", "amdgpu-install")
 
 def version(package: str, release: str) -> str:
     """Version of a package in a ROCm release."""
-    return f"{OWN.get(package, release)}.{BUILDS[release]}"
+    if package in BARE:
+        return f"{BARE[package][release[0]]}-{BUILDS[release].partition('-')[2]}"
+    own = OWN_7_2 if release.startswith("7.2") else OWN
+    return f"{own.get(package, release)}.{BUILDS[release]}"
 
 
 def packages(release: str) -> list[Deb]:
@@ -158,23 +202,27 @@ def _extra(name: str, prefix: str) -> dict[str, str]:
     return {
         "rocminfo": {f"{prefix}/bin/rocminfo": "#!/bin/sh\necho 'Name: gfx1100'\n"},
         "hip-runtime-amd": {f"{prefix}/lib/libamdhip64.so": "stand-in\n"},
+        "roctracer": {f"{prefix}/lib/libroctx64.so.4": "stand-in\n"},
     }.get(name, {})
 
 
-def driver_packages(release: str) -> list[Deb]:
-    """What AMD's installer adds: its kernel module package and itself."""
-    build = BUILDS[release]
+def driver_packages() -> list[Deb]:
+    """What AMD's installer adds: its kernel module package and itself.
+
+    Their versions are the driver's own, as since ROCm 7: one driver goes with several releases.
+    """
+    build = "30100100-2212064.24.04"
     conf = "/etc/amdgpu-install/amdgpu-setup.conf"
     return [
         Deb(
             "amdgpu-dkms",
-            f"1:6.12.12.{build}",
-            files={"/usr/src/amdgpu-6.12.12/dkms.conf": "PACKAGE_NAME=amdgpu\n"},
+            f"1:6.14.14.{build}",
+            files={"/usr/src/amdgpu-6.14.14/dkms.conf": "PACKAGE_NAME=amdgpu\n"},
             maintainer="AMD Gfx Linux Support <gfx.linux.support@amd.com>",
         ),
         Deb(
             "amdgpu-install",
-            f"6.4.{build}",
+            f"30.10.1.0.{build}",
             files={"/usr/bin/amdgpu-install": "#!/bin/sh\n", conf: "ROCM=yes\n"},
             conffiles=(conf,),
             maintainer="AMD Gfx Linux Support <gfx.linux.support@amd.com>",
@@ -184,12 +232,13 @@ def driver_packages(release: str) -> list[Deb]:
 
 
 def universe_trap() -> list[Deb]:
-    """Ubuntu's own rocminfo, which sorts above AMD's 1.0.0.60402."""
+    """Ubuntu's own parts of ROCm, which sort above AMD's: rocminfo is 1.0.0.60402 there."""
     return [
         Deb(
-            "rocminfo",
-            "5.7.1-3build1",
-            files={"/usr/bin/rocminfo": "#!/bin/sh\necho universe\n"},
+            name,
+            version,
+            files={f"/usr/bin/{name}": "#!/bin/sh\necho universe\n"},
             maintainer="Ubuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>",
         )
+        for name, version in (("rocminfo", "5.7.1-3build1"), ("hipcc", "5.7.1-3"))
     ]

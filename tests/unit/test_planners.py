@@ -13,6 +13,7 @@ from strixbox.config import Config, Model
 from strixbox.generation import Generation
 from strixbox.layout import GENERATIONS
 from strixbox.models import Places, plan, steps
+from strixbox.operations.apt import allowed, not_installable
 from strixbox.operations.base import BoxTrouble
 from strixbox.operations.release import changed_pins, earlier, service_trouble, superfluous
 from strixbox.preflight import CHECKS, examine, kernel_is_fixed
@@ -275,6 +276,48 @@ def test_an_entry_of_the_loaders_goes_with_all_of_its_directories(
     assert (path in purge_plan(remains, cfg.rocm).files) is goes
 
 
+# --- what apt may change ----------------------------------------------------------------------
+
+CORE = {"rocm-core": "6.4.2.60402-120~24.04"}
+
+
+def test_only_what_is_pinned_to_amds_repository_may_be_downgraded() -> None:
+    pinned = ("rocminfo", "hip*")
+    told: dict[str, Any] = {"downgraded": ["hipcc", "rocminfo"], "held": []}
+    assert allowed(told, ("rocm-libs",), pinned) == ("--allow-downgrades",)
+    assert allowed({"downgraded": [], "held": []}, ("rocm-libs",), pinned) == ()
+    told["downgraded"].append("libdrm2")
+    with pytest.raises(BoxTrouble, match=r"would downgrade libdrm2, .*apt-cache policy libdrm2"):
+        allowed(told, ("rocm-libs",), pinned)
+
+
+def test_only_a_hold_of_ours_is_changed() -> None:
+    told: dict[str, Any] = {"downgraded": [], "held": ["rocm-libs"]}
+    assert allowed(told, ("rocm-libs",), ()) == ("--allow-change-held-packages",)
+    told["held"].append("rocblas")
+    with pytest.raises(BoxTrouble, match=r"change rocblas, .*apt-mark unhold rocblas"):
+        allowed(told, ("rocm-libs",), ())
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ({"rocm-libs": "6.4.2.60402-120~24.04", "rocprofiler-sdk": "0.6.0-120~24.04"}, ""),
+        ({"rocm-libs": "6.4.1.60401-83~24.04"}, "for rocm-libs apt would take 6.4.1.60401-83"),
+        ({"rocm-libs": "6.4.2.60402-120~24.04"}, "for rocprofiler-sdk apt would take nothing"),
+    ],
+)
+def test_a_rehearsal_must_end_with_every_package_at_the_release(
+    versions: dict[str, str], words: str
+) -> None:
+    told = {"refused": None, "versions": versions}
+    packages = ("rocm-libs", "rocprofiler-sdk")
+    assert not_installable(told, packages, "6.4.2", CORE).startswith(words)
+    assert bool(not_installable(told, packages, "6.4.2", CORE)) is bool(words)
+    refused = {"refused": "E: no such package", "versions": {}}
+    assert not_installable(refused, packages, "6.4.2", CORE) == "E: no such package"
+
+
 # --- models -----------------------------------------------------------------------------------
 
 ABSENT = {"kind": "absent", "sha256": None}
@@ -373,7 +416,7 @@ SPOILT: dict[str, tuple[dict[str, Any], str, str]] = {
     "ARM": ({"machine": "aarch64"}, "OS.DISTRIBUTION", "refuse"),
     "no systemd": ({"init": "sh"}, "OS.SYSTEMD", "refuse"),
     "read-only": ({"read_only": ["/"]}, "OS.READ_ONLY", "refuse"),
-    "dpkg halfway": ({"interrupted": True}, "APT.INTERRUPTED", "refuse"),
+    "dpkg halfway": ({"interrupted": True}, "APT.INTERRUPTED", "warn"),
     "ten years late": ({"time": 1_790_000_000 - 315_360_000}, "OS.CLOCK", "refuse"),
     "ten years early": ({"time": 1_790_000_000 + 315_360_000}, "OS.CLOCK", "refuse"),
     "another CPU": ({"cpu": "Intel"}, "CPU.MODEL", "warn"),

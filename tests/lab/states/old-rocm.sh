@@ -9,10 +9,13 @@ echo "deb $signed http://radeon.lab/amdgpu/6.4.1/ubuntu noble main" > /etc/apt/s
 printf 'Package: *\nPin: release o=repo.radeon.com\nPin-Priority: 600\n' > /etc/apt/preferences.d/rocm-pin-600
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-apt-get install -qy --no-install-recommends rocm-hip-sdk rocm-libs amdgpu-dkms amdgpu-install
+apt-get install -qy --no-install-recommends rocm-hip-sdk rocm-libs rocprofiler-sdk \
+    amdgpu-dkms amdgpu-install
 apt-mark hold rocm-libs
 # One package that was removed but left its configuration.
 apt-get remove -qy amdgpu-install
+# What AMD's post-installation page has one write; it names directories of that release alone.
+printf '/opt/rocm-6.4.1/lib\n' > /etc/ld.so.conf.d/rocm.conf
 # Something of another origin that must stay, and a hand-made leftover of an older release.
 mkdir -p /opt/rocm-6.2.0/.info /opt/rocm-notes
 echo 6.2.0 > /opt/rocm-6.2.0/.info/version
