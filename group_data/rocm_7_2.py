@@ -1,12 +1,41 @@
-"""The stack that AMD supports on gfx1151: ROCm 7.2.1 inside the wheels, no override, no apt ROCm.
+"""The stack that AMD supports on gfx1151: ROCm 7.2.1 and wheels built against it, no override.
 
 Put a box into the group ``rocm_7_2`` (boxes.yaml) to move it here. Only what differs is named.
 """
 
 stack = "rocm-7.2.1"
 
-# The wheels bring ROCm's user space; the kernel's own amdgpu driver is all the box needs.
-rocm_version = None
+# torch's wheel is a lightweight one (".lw."): of ROCm it brings MAGMA alone (do_lightweight_build
+# in AMD's manywheel/build_rocm.sh) and takes the rest from the box; without it, `import torch` ends
+# at libroctx64.so.4 (ROCm issue 6053). AMD: "not including ROCm libraries that are already
+# installed" (ROCm issue 4224).
+rocm_version = "7.2.1"
+rocm_repository = "https://repo.radeon.com/rocm/apt/7.2.1"
+# The packages of the libraries that the full wheel of the same script bundles; what these need
+# themselves (rocm-core, comgr, rocprofiler-register) comes with them.
+rocm_packages = [
+    "hip-runtime-amd",
+    "hipblas",
+    "hipblaslt",
+    "hipfft",
+    "hiprand",
+    "hipsolver",
+    "hipsparse",
+    "hipsparselt",
+    "hsa-rocr",
+    "miopen-hip",
+    "rccl",
+    "rocblas",
+    "rocfft",
+    "rocm-smi-lib",
+    "rocprofiler-sdk",
+    "rocrand",
+    "rocsolver",
+    "rocsparse",
+    "roctracer",
+]
+# An upper bound: all of `rocm` 7.1.1 is 24.3 GB (ROCm issue 5806), compiler and headers included.
+rocm_disk_gib = 20
 
 # Hashes from lock files in public repositories, where those had one.
 _WHEELS = "https://repo.radeon.com/rocm/manylinux/rocm-rel-7.2.1"
@@ -45,9 +74,18 @@ _TUNABLEOP = [
     "PYTORCH_TUNABLEOP_ENABLED",
     "PYTORCH_TUNABLEOP_FILENAME",
 ]
+# The wheel looks for libraries beside itself, and no package of these tells the loader of ROCm's
+# directory: AMD's post-installation page has that written into ld.so.conf.d by hand. Here only
+# ComfyUI's own process is told.
+_ROCM = ["LD_LIBRARY_PATH"]
 _THREADS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
 
 launch_variables = {
+    "LD_LIBRARY_PATH": {
+        "value": "/opt/rocm-7.2.1/lib",
+        "does": "Where the loader finds ROCm's libraries, which torch's lightweight wheel does not "
+        "bring; without it torch does not import.",
+    },
     "PYTORCH_TUNABLEOP_ENABLED": {
         "value": "1",
         "does": "Uses tuned kernels for matrix products, not convolutions. `strixbox warmup` tunes "
@@ -76,14 +114,18 @@ launch_variables = {
 launch_profiles = {
     "optimized": {
         "flags": ["--highvram", *_FLAGS],
-        "variables": _TUNABLEOP,
+        "variables": [*_ROCM, *_TUNABLEOP],
         "preload": False,
     },
-    "preload": {"flags": ["--highvram", *_FLAGS], "variables": [], "preload": True},
-    "threads": {"flags": ["--highvram", *_FLAGS], "variables": _THREADS, "preload": False},
+    "preload": {"flags": ["--highvram", *_FLAGS], "variables": _ROCM, "preload": True},
+    "threads": {
+        "flags": ["--highvram", *_FLAGS],
+        "variables": [*_ROCM, *_THREADS],
+        "preload": False,
+    },
     # On unified memory --highvram only pins what a smaller job could use: no VRAM flag here.
-    "production": {"flags": _FLAGS, "variables": [], "preload": True},
-    "normalvram": {"flags": ["--normalvram", *_FLAGS], "variables": [], "preload": False},
-    "lowvram": {"flags": ["--lowvram", *_FLAGS], "variables": [], "preload": False},
+    "production": {"flags": _FLAGS, "variables": _ROCM, "preload": True},
+    "normalvram": {"flags": ["--normalvram", *_FLAGS], "variables": _ROCM, "preload": False},
+    "lowvram": {"flags": ["--lowvram", *_FLAGS], "variables": _ROCM, "preload": False},
 }
 launch_shell: list[str] = []

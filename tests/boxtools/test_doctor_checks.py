@@ -16,7 +16,7 @@ from boxtools.doctor.checks.installed import covers, override_target
 from boxtools.doctor.checks.variables import hides
 from boxtools.doctor.finding import CODES
 from boxtools.doctor.world import Answer, Said
-from boxtools.settings import ManagedModel
+from boxtools.settings import ManagedModel, Variable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -305,6 +305,15 @@ def test_a_check_fires_on_its_fault_and_only_it(box: Box, code: str) -> None:
     finding = box.findings()[code]
     assert finding.meaning
     assert finding.mend
+
+
+def test_the_stacks_own_library_path_is_no_fault(box: Box) -> None:
+    # The lightweight wheels of rocm_7_2 find ROCm by it.
+    own = Variable(value="/opt/rocm-7.2.1/lib", does="Where ROCm's libraries are.")
+    box.settings = box.settings.model_copy(update={"variables": {"LD_LIBRARY_PATH": own}})
+    for path, verdict in (("/opt/rocm-7.2.1/lib", "ok"), ("/opt/rocm-6.4.2/lib", "warn")):
+        box.set(LD_LIBRARY_PATH=path)
+        assert box.findings()["ENV.LIBRARIES"].verdict == verdict
 
 
 def test_every_code_has_a_fault() -> None:

@@ -85,8 +85,19 @@ def cpu_torchvision(wheel: Path) -> Path:
     return path
 
 
+# AMD's lightweight wheels take ROCm's libraries from wherever the loader finds them.
+_LIGHTWEIGHT = """import os
+
+_NEEDED = "libroctx64.so.4"
+_PLACES = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+if not any(os.path.exists(os.path.join(place, _NEEDED)) for place in _PLACES):
+    raise ImportError(f"{_NEEDED}: cannot open shared object file: No such file or directory")
+"""
+
+
 def torch(version: str, hip: str | None, cuda: str | None, requires: tuple[str, ...]) -> StandIn:
     """A torch that imports and tells its kind; without a GPU, like in any container."""
+    needs = _LIGHTWEIGHT if ".lw." in version else ""
     return StandIn(
         "torch",
         version,
@@ -97,7 +108,7 @@ def torch(version: str, hip: str | None, cuda: str | None, requires: tuple[str, 
                 "def is_available():\n    return False\n\n\ndef get_arch_list():\n    return []\n"
             ),
             "torch/__init__.py": (
-                "from torch import cuda, version\nfrom torch.version import __version__\n"
+                f"{needs}from torch import cuda, version\nfrom torch.version import __version__\n"
             ),
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from copy import deepcopy
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -214,11 +215,26 @@ def test_both_stacks_are_sound_and_differ_where_they_should(data: Data) -> None:
     old = Config.load(data)
     new = Config.load(data | deepcopy(GROUPS["rocm_7_2"]))
     assert old.rocm.version == "6.4.2"
-    assert new.rocm.version is None
+    assert new.rocm.version == "7.2.1"
     assert old.launch.variables["HSA_OVERRIDE_GFX_VERSION"].value == "11.0.0"
     assert "HSA_OVERRIDE_GFX_VERSION" not in new.launch.variables
     assert set(old.launch.profiles) == set(new.launch.profiles)
     assert old.digest() != new.digest()
+
+
+@pytest.mark.parametrize("group", ["all", "rocm_7_2"])
+def test_a_lightweight_wheel_finds_its_rocm(data: Data, group: str) -> None:
+    # AMD's ".lw." wheels bring none of ROCm's libraries: apt does, and the loader must find them.
+    cfg = Config.load(data | deepcopy(GROUPS[group]))
+    torch = next(wheel for wheel in cfg.python.wheels if wheel.project == "torch")
+    if ".lw." not in torch.version:
+        return
+    assert f"+rocm{cfg.rocm.version}.lw." in torch.version
+    path = cfg.launch.variables["LD_LIBRARY_PATH"].value
+    assert path == f"/opt/rocm-{cfg.rocm.version}/lib"
+    assert all("LD_LIBRARY_PATH" in one.variables for one in cfg.launch.profiles.values())
+    patterns = cfg.rocm.pinned
+    assert all(any(fnmatchcase(p, pattern) for pattern in patterns) for p in cfg.rocm.packages)
 
 
 def test_the_chapters_profiles_are_all_there(cfg: Config) -> None:

@@ -117,7 +117,10 @@ def values(facts: Facts) -> Iterator[Finding]:
         meaning="It is for finding faults and slows every kernel down.",
         mend="take it out of launch_profiles or the unit's drop-in, and restart the service",
     )
-    libraries = [f"{n}={now[n]}" for n in ("LD_LIBRARY_PATH", "LD_PRELOAD") if now.get(n)]
+    # A stack whose wheels are lightweight names its own ROCm there.
+    own = {name: variable.value for name, variable in facts.settings.variables.items()}
+    paths = {n: now[n] for n in ("LD_LIBRARY_PATH", "LD_PRELOAD") if now.get(n)}
+    libraries = [f"{n}={value}" for n, value in paths.items() if value != own.get(n)]
     foreign = [text for text in libraries if re.search(r"rocm|hip|hsa", text, re.IGNORECASE)]
     yield Finding(
         code="ENV.LIBRARIES",
