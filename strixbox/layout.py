@@ -21,3 +21,7 @@ BACKUPS = "/var/backups/strixbox"
 SERVICE = "comfyui.service"
 WHEELS = "/var/cache/strixbox/wheels"  # the stack's wheels, kept for the next release
 RECORDS = f"{STATE}/files.json"  # hashes that were verified, and those of first use
+# Root's own, unlike /run/lock, where anybody could make or hold a lock before us.
+RUN = "/run/strixbox"
+RUN_LOCK = f"{RUN}/run"  # held by a run for as long as its connection lives
+WRITING = f"{RUN}/writing"  # held by every command that writes

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
+from strixbox.layout import RUN, WRITING
+
 if TYPE_CHECKING:
     from pyinfra.api.arguments import ConnectorArguments
     from pyinfra.api.host import Host
@@ -25,6 +27,16 @@ if TYPE_CHECKING:
 # One argument of execve is at most 128 KiB (MAX_ARG_STRLEN), and `sh -c` gets all in one.
 QUERY_LIMIT = 90_000
 FULL = os.strerror(errno.ENOSPC)  # in every program's words: apt, dpkg, pip, uv, git, Python
+# What goes before every command that is sent, in the shell that pyinfra starts it with:
+# - a umask of the box's root (login.defs, sudoers) of 027 or 077 would hide from the service's
+#   account what root installs for it;
+# - what writes holds a lock of its own for as long as it or a child of it lives, so that the next
+#   run notices work that went on after its connection was cut (strixbox/box/hold_lock.py).
+UMASK = "umask 022;"
+HELD = (
+    f"test -d {RUN} || mkdir -m 711 {RUN}; umask 077; : >> {WRITING}; {UMASK}"
+    f" exec flock --shared {WRITING}"
+)
 
 
 class Run(StringCommand):
@@ -49,7 +61,7 @@ class Run(StringCommand):
         """Run it; on failure the mend is the last line of the error output."""
         connector_arguments.update(self.connector_arguments)
         status, output = host.run_shell_command(
-            self,
+            StringCommand(HELD, self),
             print_output=state.print_output or self.live,
             print_input=state.print_input,
             **connector_arguments,
@@ -91,7 +103,10 @@ def read(program: str, query: Mapping[str, Any]) -> StringCommand:
     text = json.dumps(query, separators=(",", ":"))
     if len(text) > QUERY_LIMIT:
         raise ValueError(f"the query for {program} has {len(text)} bytes; ask in parts")
-    return StringCommand("python3", "-c", QuoteString(source(program)), QuoteString(text))
+    # A reader makes files too: git status writes an index.
+    return StringCommand(
+        UMASK, "exec", "python3", "-c", QuoteString(source(program)), QuoteString(text)
+    )
 
 
 def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:

@@ -26,10 +26,12 @@ from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import host, state
 
 from strixbox.config import Config
-from strixbox.programs import source
+from strixbox.layout import RUN_LOCK, WRITING
+from strixbox.programs import UMASK, source
 
 ROOT = Path(__file__).parent.parent
-LOCK = "/run/lock/strixbox"
+# Seconds that a run waits for what an earlier one, whose connection was cut, left working.
+PATIENCE = 300
 
 
 class RunLog:
@@ -213,9 +215,8 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
     no_delay()
     if dry_run():
         return
-    holder = take_lock(log)
-    if holder is not None:
-        sentence = f"another run works on this box ({holder}); wait for its end and run again"
+    sentence = take_lock(log)
+    if sentence is not None:
         log.refused[host.name] = sentence
         logger.error(f"{host.print_prefix}{sentence}")
         # The host itself: pyinfra's `host` names another one, or none, by the time of the summary.
@@ -247,7 +248,7 @@ def no_delay() -> None:
 
 
 def take_lock(log: RunLog) -> str | None:
-    """Hold the box's lock for as long as the connection lives; None, or who holds it.
+    """Hold the box's lock for as long as the connection lives; None, or why it is not held.
 
     Only boxes that are reached by ssh are locked: a local run has no channel to hold the lock by.
     """
@@ -255,18 +256,51 @@ def take_lock(log: RunLog) -> str | None:
     if client is None:
         return None
     # Asks for sudo's password where one is needed; the raw channel below could not.
-    host.run_shell_command(StringCommand("true"), _sudo=True)
+    allowed, said = host.run_shell_command(StringCommand("true"), _sudo=True)
+    if not allowed:
+        return no_sudo(str(host.data.ssh_user), said.stderr_lines)
     who = f"{getpass.getuser()} on {socket.gethostname()} since {log.started:%H:%M:%S} UTC"
-    words = ("python3", "-c", source("hold_lock"), LOCK, who)
-    command = StringCommand(*(QuoteString(word) for word in words))
+    order = {"run": RUN_LOCK, "writing": WRITING, "holder": who, "patience": PATIENCE}
+    words = ("python3", "-c", source("hold_lock"), json.dumps(order))
+    command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
     line = make_unix_command_for_host(state, host, command, _sudo=True).get_raw_value()
     streams = client.exec_command(line)
-    answer = streams[1].readline()
-    if not answer:
-        return streams[2].read().decode(errors="replace").strip() or "no answer"
-    said = json.loads(answer)
     log.locks[host.name] = streams  # kept: the lock ends with the channel
-    return None if said["held"] else str(said["holder"])
+    while answer := streams[1].readline():
+        told = json.loads(answer)
+        if "waiting" not in told:
+            return lock_trouble(told)
+        logger.info(
+            f"{host.print_prefix}an earlier run was cut, and what it started still works:"
+            f" {told['waiting']}; waiting up to {PATIENCE} s for its end"
+        )
+    words_of_the_box = streams[2].read().decode(errors="replace").split("\n")
+    return f"the box's lock {RUN_LOCK} could not be taken: {last_line(words_of_the_box)}"
+
+
+def no_sudo(user: str, said: list[str]) -> str:
+    """The sentence for an account that may not become root."""
+    return (
+        f"sudo does not let {user} become root: {last_line(said)}; see that"
+        f" 'sudo -v' works for {user} on the box (group sudo, the password), then run again"
+    )
+
+
+def lock_trouble(told: dict[str, Any]) -> str | None:
+    """Why the lock is not held, from the last answer of strixbox/box/hold_lock.py."""
+    if told["held"]:
+        return None
+    if "working" in told:
+        return (
+            f"what an earlier run, which was cut, had started still works on this box:"
+            f" {told['working']}; wait for its end, or end it, and run again"
+        )
+    return f"another run works on this box ({told['holder']}); wait for its end and run again"
+
+
+def last_line(lines: list[str]) -> str:
+    """The last line that says anything."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def dry_run() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from strixbox.groups import read_group_data
-from strixbox.layout import CURRENT, SERVICE
+from strixbox.layout import CURRENT, RUN_LOCK, SERVICE
 from tests.e2e.conftest import Fleet
 from tests.lab import Box, difference
 
@@ -112,7 +112,7 @@ def test_a_second_run_on_the_same_box_is_refused(fleet: Fleet) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    busy = ["flock", "--nonblock", "/run/lock/strixbox", "true"]
+    busy = f"test ! -e {RUN_LOCK} || flock --nonblock {RUN_LOCK} true"
     end = time.monotonic() + 30
     while box.run(busy, check=False).returncode == 0 and time.monotonic() < end:
         time.sleep(0.05)

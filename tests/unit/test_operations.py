@@ -5,21 +5,29 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import shlex
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pyinfra.api.arguments import all_argument_meta
+from pyinfra.api.command import StringCommand
+from pyinfra.connectors.util import CommandOutput, OutputLine
 
 import strixbox.box
 import strixbox.operations
+from strixbox import programs
+from strixbox.layout import RUN
 from strixbox.operations.files import strays
 from strixbox.programs import QUERY_LIMIT, Run, read, source, write
 from strixbox.tree import ROOT
 
 
-def programs() -> list[str]:
+def box_programs() -> list[str]:
     """Names of all programs that are sent to a box."""
     return [module.name for module in pkgutil.iter_modules(strixbox.box.__path__)]
 
@@ -51,7 +59,7 @@ def test_every_parameter_of_an_operation_is_explained() -> None:
             assert f"+ {parameter}:" in told, f"{name}: {parameter}"
 
 
-@pytest.mark.parametrize("program", programs())
+@pytest.mark.parametrize("program", box_programs())
 def test_a_program_needs_nothing_but_the_standard_library(program: str) -> None:
     import sys
 
@@ -66,7 +74,7 @@ def test_a_program_needs_nothing_but_the_standard_library(program: str) -> None:
             assert name.partition(".")[0] in sys.stdlib_module_names, name
 
 
-@pytest.mark.parametrize("program", programs())
+@pytest.mark.parametrize("program", box_programs())
 def test_a_program_fits_into_one_argument(program: str) -> None:
     # MAX_ARG_STRLEN is 128 KiB; sudo and sh wrap the whole command into one word.
     assert len(shlex.quote(source(program))) + QUERY_LIMIT < 128 * 1024
@@ -76,7 +84,69 @@ def test_words_of_a_command_are_quoted() -> None:
     command = Run("rm", "--", "a b; reboot", mend="")
     assert command.get_raw_value() == "rm -- 'a b; reboot'"
     asked = read("file_states", {"paths": ["/a'b"]}).get_raw_value()
-    assert shlex.split(asked)[3] == '{"paths":["/a\'b"]}'
+    assert shlex.split(asked)[-1] == '{"paths":["/a\'b"]}'
+
+
+@pytest.mark.parametrize("umask", ["022", "027", "077"])
+def test_what_root_makes_can_be_read_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: str
+) -> None:
+    box = FakeBox(umask, str(tmp_path / "run"), monkeypatch)
+    path = tmp_path / "deep" / "file"
+    assert box.execute(Run("mkdir", "--parents", str(path.parent), mend=""))
+    assert box.execute(Run("tee", str(path), stdin="x", mend=""))
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+    assert path.stat().st_mode & 0o777 == 0o644
+    # The locks themselves are root's alone: who can open one can hold it.
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o711
+    assert (tmp_path / "run" / "writing").stat().st_mode & 0o777 == 0o600
+    told = box.output(read("file_states", {"paths": [str(path)]}))
+    assert json.loads(told)[str(path)]["kind"] == "file"
+
+
+def test_a_command_holds_the_lock_of_writers_and_keeps_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = FakeBox("022", str(tmp_path), monkeypatch)
+    alone = ["flock", "--exclusive", "--nonblock", f"{tmp_path}/writing", "true"]
+    assert not box.execute(Run(*alone, mend=""))
+    assert subprocess.run(alone, check=False).returncode == 0
+    assert not box.execute(Run("false", mend="mend this"))
+    assert box.said[-1] == "mend this"
+
+
+class FakeBox:
+    """Runs a command in a shell of this machine, as pyinfra does on a box."""
+
+    def __init__(self, umask: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.umask = umask
+        self.said: list[str] = []
+        monkeypatch.setattr(programs, "HELD", programs.HELD.replace(RUN, folder))
+
+    def output(self, command: StringCommand, stdin: str = "") -> str:
+        """What the command prints."""
+        line = f"umask {self.umask}; sh -c {shlex.quote(command.get_raw_value())}"
+        answer = subprocess.run(
+            ["sh", "-c", line], input=stdin, capture_output=True, text=True, check=True, timeout=30
+        )
+        return answer.stdout
+
+    def run_shell_command(
+        self, command: StringCommand, _stdin: str = "", **_: Any
+    ) -> tuple[bool, CommandOutput]:
+        """The one method of pyinfra's hosts that Run needs."""
+        try:
+            self.output(command, _stdin)
+        except subprocess.CalledProcessError as error:
+            return False, CommandOutput([OutputLine("stderr", error.stderr)])
+        return True, CommandOutput([])
+
+    def execute(self, command: Run) -> bool:
+        """Whether the command succeeds."""
+        state = SimpleNamespace(print_output=False, print_input=False)
+        status, output = command.execute(state, self, {})  # type: ignore[arg-type]
+        self.said = [line.line for line in output.combined_lines]
+        return status
 
 
 def test_an_order_goes_over_stdin_and_is_not_shown() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +127,16 @@ def test_the_survey_copes_with_any_machine() -> None:
     assert told["free"] > 0
 
 
-def hold(path: Path, holder: str) -> tuple[subprocess.Popen[str], Any]:
+def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Popen[str], Any]:
     """Start a holder of the lock; its process and first answer."""
+    order = {
+        "run": str(folder / "run"),
+        "writing": str(folder / "writing"),
+        "holder": holder,
+        "patience": patience,
+    }
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", source("hold_lock"), str(path), holder],
+        [sys.executable, "-I", "-c", source("hold_lock"), json.dumps(order)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -136,15 +146,51 @@ def hold(path: Path, holder: str) -> tuple[subprocess.Popen[str], Any]:
 
 
 def test_a_lock_is_held_once_and_given_back_by_a_dead_holder(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    first, said = hold(path, "anna since 12:00")
+    folder = tmp_path / "strixbox"
+    first, said = hold(folder, "anna since 12:00")
     assert said == {"held": True}
-    second, said = hold(path, "berta")
+    assert (folder / "run").stat().st_mode & 0o777 == 0o600
+    second, said = hold(folder, "berta")
     assert said == {"held": False, "holder": "anna since 12:00"}
     assert second.wait(10) == 75
     first.kill()
     first.wait(10)
-    third, said = hold(path, "berta")
+    third, said = hold(folder, "berta")
     assert said == {"held": True}
     third.communicate(timeout=10)
     assert third.returncode == 0
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """What a cut run left working: it holds the lock of writers as programs.Run has it held."""
+    words = ["flock", "--shared", str(tmp_path / "writing"), "sleep", "60"]
+    process = subprocess.Popen(words, start_new_session=True)
+    alone = ["flock", "--exclusive", "--nonblock", str(tmp_path / "writing"), "true"]
+    while subprocess.run(alone, check=False).returncode == 0:
+        time.sleep(0.01)
+    yield process
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+
+
+def test_work_of_a_run_that_was_cut_is_waited_for(
+    tmp_path: Path, orphan: subprocess.Popen[bytes]
+) -> None:
+    process, said = hold(tmp_path, "berta", patience=30)
+    assert said["waiting"].startswith("sleep (process ")
+    # The kernel keeps the lock for the child as long as that lives.
+    orphan.kill()
+    time.sleep(0.3)
+    assert process.poll() is None
+    os.killpg(orphan.pid, signal.SIGKILL)
+    assert process.stdout
+    assert json.loads(process.stdout.readline()) == {"held": True}
+    process.communicate(timeout=10)
+
+
+def test_work_that_does_not_end_is_named(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
+    process, said = hold(tmp_path, "berta")
+    assert said["held"] is False
+    assert "sleep (process " in said["working"]
+    assert process.wait(10) == 75

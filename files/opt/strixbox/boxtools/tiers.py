@@ -29,7 +29,7 @@ from boxtools.settings import Settings
 from boxtools.statefile import flush, read_json, write_json
 
 JOURNAL = "move.json"
-DEPLOY_LOCK = Path("/run/lock/strixbox")  # strixbox/run.py: held while a deploy works on this box
+DEPLOY_LOCK = Path("/run/strixbox/run")  # strixbox/layout.py: held while a deploy works here
 
 
 @dataclass(frozen=True)
