@@ -1,6 +1,7 @@
 """Hosts and groups: boxes.yaml, or the lab's boxes; checked before any connection."""
 
 import click
+from pyinfra.context import state
 
 from strixbox.groups import command_line_data, read_group_data
 from strixbox.inventory import (
@@ -10,6 +11,7 @@ from strixbox.inventory import (
     have_known_hosts,
     load_boxes,
 )
+from strixbox.run import expect
 
 try:
     _boxes = load_boxes(boxes_file())
@@ -21,6 +23,7 @@ except InventoryError as _error:
         click.echo(f"  {_mistake}", err=True)
     raise SystemExit(2) from None
 
+expect(state)
 for _entry in _boxes.entries:
     have_known_hosts(_entry.known_hosts)
 

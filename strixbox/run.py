@@ -23,10 +23,11 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.util import make_unix_command_for_host
-from pyinfra.context import host, state
+from pyinfra.context import config, host, state
 
 from strixbox.config import Config
 from strixbox.layout import RUN_LOCK, WRITING
+from strixbox.operations.base import FORESEEN
 from strixbox.programs import UMASK, source
 
 ROOT = Path(__file__).parent.parent
@@ -38,13 +39,14 @@ class RunLog:
     """Times every operation on every box; at the end tells and records what became of them."""
 
     def __init__(self, current: State, entry: str) -> None:
-        self.state = current
+        self.state = current  # without an inventory until pyinfra has read inventory.py
         self.entry = entry
         self.started = datetime.now(UTC)
         self.began = time.monotonic()
         self.configs: dict[str, Config] = {}
         self.locks: dict[str, Any] = {}
         self.refused: dict[str, str] = {}
+        self.listens = False  # to pyinfra's callbacks
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
 
@@ -65,7 +67,11 @@ class RunLog:
             (name, *_) = self.state.op_meta[op_hash].names
             meta = self.state.ops[box][op_hash].operation_meta
             row: dict[str, Any] = {"operation": name}
-            if not meta.is_complete():
+            foreseen = FORESEEN.get((box.name, op_hash))
+            if not meta.is_complete() and foreseen:
+                row["outcome"] = "would fail"
+                row["says"] = foreseen
+            elif not meta.is_complete():
                 row["outcome"] = "planned" if _would_change(meta) else "not run"
             elif meta.did_error():
                 row["outcome"] = "failed"
@@ -78,6 +84,8 @@ class RunLog:
 
     def finish(self) -> None:
         """Print the summary and write the record; called once, however the run ended."""
+        if not self.state.initialised:
+            return  # no inventory, and so no box, came of it
         boxes = {box.name: self.operations(box) for box in self._boxes()}
         record = {
             "entry": self.entry,
@@ -117,14 +125,19 @@ class RunLog:
         return path
 
     def outcome(self, box: str, rows: list[dict[str, Any]]) -> str:
-        """One word for a box: failed, planned, changed, unchanged or unfinished."""
-        outcomes = {row["outcome"] for row in rows}
+        """One word for a box: failed, refused, planned, changed, unchanged or unfinished.
+
+        ``refused`` is a dry run's word for a box that the run would fail on.
+        """
+        outcomes = {row["outcome"] for row in rows} or {"not run"}
         failed = {host.name for host in self.state.failed_hosts}
         if box in failed or box in self.refused or "failed" in outcomes:
             return "failed"
+        if dry_run() and "would fail" in outcomes:
+            return "refused"
         if "planned" in outcomes and dry_run():
             return "planned"
-        if outcomes & {"planned", "not run"} and not dry_run():
+        if outcomes & {"planned", "not run", "would fail"} and not (dry_run() and rows):
             return "unfinished"
         return "changed" if "changed" in outcomes else "unchanged"
 
@@ -142,6 +155,8 @@ class RunLog:
         for row in rows:
             if row["outcome"] == "failed":
                 return f"{row['operation']}: {row['says']}"
+            if row["outcome"] == "would fail" and dry_run():
+                return f"would fail: {row['operation']}: {row['says']}"
         if host in self.state.failed_hosts:
             return "a question to the box was not answered; the lines above say why"
         return None
@@ -200,9 +215,39 @@ class Clock(BaseStateCallback):
         _LOGS[0].stop(host.name, op_hash)
 
 
-_KINDS = ("changed", "unchanged", "failed", "planned", "not run")
+_KINDS = ("changed", "unchanged", "failed", "would fail", "planned", "not run")
 # pyinfra runs once in a process, and deploy.py once in it for each box.
 _LOGS: list[RunLog] = []
+
+
+def expect(current: State) -> None:
+    """Called by inventory.py, before any connection: a run that reaches no box is told as well.
+
+    A run that would ask where there is no terminal to ask on is refused.
+    """
+    context = click.get_current_context(silent=True)
+    words = context.params if context else {}
+    entries = words.get("operations", ())
+    if not entries or not all(str(entry).endswith(".py") for entry in entries):
+        return  # debug-inventory, exec, fact: nothing is deployed
+    quiet = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
+    asks = not any(words.get(flag) for flag in quiet)
+    if asks and not sys.stdin.isatty():
+        click.echo(
+            "No box was touched: there is no terminal to ask on before boxes are changed; add -y"
+            " to change them without asking, or --dry to see what would change.",
+            err=True,
+        )
+        raise SystemExit(2)
+    # One box's trouble is its own. pyinfra, where it asks (no -y), would stop all boxes at the
+    # first failure (fail percent 0) and ask once more.
+    if words.get("fail_percent") is None:
+        config.FAIL_PERCENT = None
+    if words.get("dry"):
+        # With -y pyinfra would skip what --dry is for.
+        current.check_for_changes = True
+    _LOGS.append(RunLog(current, "+".join(Path(entry).stem for entry in entries)))
+    atexit.register(_LOGS[0].finish)
 
 
 def begin(cfg: Config, entry: str = "deploy") -> None:
@@ -226,12 +271,15 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
 
 
 def _log(current: State, entry: str) -> RunLog:
-    if not _LOGS:
+    if not _LOGS:  # an inventory of the user's own
         _LOGS.append(RunLog(current, entry))
-        current.add_callback_handler(Clock())
         atexit.register(_LOGS[0].finish)
+    log = _LOGS[0]
+    if not log.listens:
+        log.listens = True
+        current.add_callback_handler(Clock())
         signal.signal(signal.SIGINT, _interrupted)
-    return _LOGS[0]
+    return log
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
@@ -319,10 +367,12 @@ def toolkit_commit() -> str:
 def summary_title(record: dict[str, Any]) -> str:
     """First line of the summary."""
     boxes = record["boxes"]
-    failed = sum(box["outcome"] == "failed" for box in boxes.values())
+    outcomes = [box["outcome"] for box in boxes.values()]
+    words = {"failed": "failed", "refused": "would fail"}
+    told = [f", {outcomes.count(o)} {word}" for o, word in words.items() if o in outcomes]
     what = f"{record['entry']}{' (dry run)' if record['dry'] else ''}"
-    end = f", {failed} failed" if failed else ""
-    return f"{what}: {len(boxes)} box{'es' if len(boxes) != 1 else ''}{end}, {record['seconds']} s"
+    count = f"{len(boxes)} box{'es' if len(boxes) != 1 else ''}"
+    return f"{what}: {count}{''.join(told)}, {record['seconds']} s"
 
 
 def _would_change(meta: Any) -> bool:

@@ -10,13 +10,17 @@ from pyinfra.api.arguments_typed import PyinfraOperation
 from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from strixbox.programs import Refusal
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Steps = Generator[StringCommand, None, None]
+
+
+# By box and operation: the sentence of an operation whose planning shows that it would fail.
+FORESEEN: dict[tuple[str, str], str] = {}
 
 
 class BoxTrouble(Exception):
@@ -31,6 +35,9 @@ def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
         try:
             yield from steps(*args, **kwargs)
         except BoxTrouble as trouble:
+            # Planning stops at the first command, so it sees a failure as a change.
+            if not state.is_executing:
+                FORESEEN[host.name, host.current_op_hash or ""] = str(trouble)
             yield Refusal(str(trouble))
 
     return operation()(guarded)

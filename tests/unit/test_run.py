@@ -1,0 +1,179 @@
+"""One run: what is said and recorded of it, and what it does not begin at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from strixbox import run
+from strixbox.inventory import ROOT
+from strixbox.operations.base import FORESEEN
+
+BOXES = [{"name": f"halo{n}", "address": "127.0.0.1", "user": "anna"} for n in (1, 2)]
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port that refuses connections for as long as the test runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def called(
+    folder: Path, port: int, *flags: str, entry: str = "deploy.py"
+) -> subprocess.CompletedProcess[str]:
+    """Run pyinfra without a terminal over two boxes that cannot be reached."""
+    own = {"ssh_known_hosts_file": str(folder / "known_hosts")}
+    boxes = [box | {"port": port + n, "settings": own} for n, box in enumerate(BOXES)]
+    path = folder / "boxes.yaml"
+    path.write_text(yaml.safe_dump({"boxes": boxes}), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-m", "pyinfra", *flags, "inventory.py", *entry.split()],
+        cwd=ROOT,
+        env={**os.environ, "STRIXBOX_BOXES": str(path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("flags", [["-y"], ["-y", "--dry"]])
+def test_a_run_that_reaches_no_box_is_told_and_recorded(
+    tmp_path: Path, nobody: int, flags: list[str]
+) -> None:
+    answer = called(tmp_path, nobody, *flags)
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    found = re.search(r"record: (\S+)", answer.stderr)
+    assert found, answer.stderr
+    path = ROOT / found.group(1)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    assert record["entry"] == "deploy"
+    assert record["dry"] is ("--dry" in flags)
+    for name in ("halo1", "halo2"):
+        assert record["boxes"][name]["outcome"] == "failed"
+        assert "not reached" in record["boxes"][name]["trouble"]
+        assert f"{name}: failed; nothing was run" in answer.stderr
+
+
+def test_without_a_terminal_nothing_is_asked(tmp_path: Path, nobody: int) -> None:
+    answer = called(tmp_path, nobody)
+    assert answer.returncode == 2
+    assert "No box was touched: there is no terminal to ask on" in answer.stderr
+    assert "add -y" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "record:" not in answer.stderr
+
+
+def test_what_deploys_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> None:
+    answer = called(tmp_path, nobody, entry="debug-inventory")
+    assert answer.returncode == 0, answer.stderr
+    assert "record:" not in answer.stderr
+
+
+class Meta:
+    """Stands in for pyinfra's outcome of one operation."""
+
+    def __init__(self, change: bool | None = None, *, done: str = "") -> None:
+        self._maybe_is_change = change
+        self.done = done
+        self.stderr_lines = ["the sentence"]
+
+    def is_complete(self) -> bool:
+        """Whether it was run."""
+        return bool(self.done)
+
+    def did_error(self) -> bool:
+        """Whether it failed."""
+        return self.done == "failed"
+
+    def did_change(self) -> bool:
+        """Whether it changed the box."""
+        return self.done == "changed"
+
+
+def log_of(**operations: Meta) -> tuple[run.RunLog, Any]:
+    """The log of a run over one box with these operations."""
+    box = SimpleNamespace(name="halo1", data=SimpleNamespace())
+    state: Any = SimpleNamespace(
+        get_op_order=lambda: list(operations),
+        ops=_Ops({h: SimpleNamespace(operation_meta=meta) for h, meta in operations.items()}),
+        op_meta={h: SimpleNamespace(names={f"Task | {h}"}) for h in operations},
+        failed_hosts=set(),
+        activated_hosts=[box],
+        inventory=SimpleNamespace(get_host=lambda name: box),
+        initialised=True,
+    )
+    return run.RunLog(state, "deploy"), box
+
+
+class _Ops(dict[str, Any]):
+    """Operations of the one box, whichever box is asked for."""
+
+    def __getitem__(self, box: Any) -> Any:
+        return dict(self)
+
+
+def test_a_dry_run_tells_of_a_box_that_would_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "dry_run", lambda: True)
+    monkeypatch.setitem(FORESEEN, ("halo1", "preflight"), "PORT.TAKEN: port 8188: nginx.")
+    log, box = log_of(base=Meta(False), preflight=Meta(True), service=Meta(True))
+    rows = log.operations(box)
+    assert [row["outcome"] for row in rows] == ["not run", "would fail", "planned"]
+    assert log.outcome("halo1", rows) == "refused"
+    trouble = log.trouble("halo1", rows)
+    assert trouble == "would fail: Task | preflight: PORT.TAKEN: port 8188: nginx."
+    record = {
+        "entry": "deploy",
+        "dry": True,
+        "seconds": 1.0,
+        "boxes": {"halo1": {"outcome": "refused"}, "halo2": {"outcome": "planned"}},
+    }
+    assert run.summary_title(record) == "deploy (dry run): 2 boxes, 1 would fail, 1.0 s"
+
+
+@pytest.mark.parametrize(
+    ("dry", "metas", "outcome"),
+    [
+        (True, {"a": Meta(False)}, "unchanged"),
+        (True, {"a": Meta(True)}, "planned"),
+        (True, {}, "unfinished"),
+        (False, {}, "unfinished"),
+        (False, {"a": Meta(done="changed"), "b": Meta(True)}, "unfinished"),
+        (False, {"a": Meta(done="changed"), "b": Meta(done="unchanged")}, "changed"),
+        (False, {"a": Meta(done="unchanged")}, "unchanged"),
+        (False, {"a": Meta(done="failed"), "b": Meta(True)}, "failed"),
+    ],
+)
+def test_one_word_for_a_box(
+    monkeypatch: pytest.MonkeyPatch, dry: bool, metas: dict[str, Meta], outcome: str
+) -> None:
+    monkeypatch.setattr(run, "dry_run", lambda: dry)
+    log, box = log_of(**metas)
+    assert log.outcome("halo1", log.operations(box)) == outcome
+
+
+def test_why_a_box_is_not_locked_is_told() -> None:
+    assert run.lock_trouble({"held": True}) is None
+    other = run.lock_trouble({"held": False, "holder": "berta since 12:00"})
+    assert "another run works on this box (berta since 12:00)" in str(other)
+    left = run.lock_trouble({"held": False, "working": "git (process 7)"})
+    assert "had started still works on this box: git (process 7)" in str(left)
+    sudo = run.no_sudo("anna", ["", "anna is not in the sudoers file.", ""])
+    assert "sudo does not let anna become root: anna is not in the sudoers file." in sudo
+    assert "another run" not in sudo
