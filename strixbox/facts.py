@@ -26,7 +26,10 @@ class BoxFact(FactBase[T]):
 
 
 class FileStates(BoxFact[dict[str, dict[str, Any]]]):
-    """For each path: kind, mode, owner, group, sha256 or target; ``{"kind": "absent"}`` else."""
+    """For each path: kind, mode, owner, group, sha256 or target; ``{"kind": "absent"}`` else.
+
+    A link to a directory tells of that as ``directory``.
+    """
 
     def command(self, paths: tuple[str, ...]) -> StringCommand:
         """Ask about ``paths``, none of which is followed where it is a link."""

@@ -30,12 +30,15 @@ class BoxFile:
 
 @dataclass(frozen=True)
 class BoxDirectory:
-    """A directory as it shall be on the box; its content is not managed."""
+    """A directory as it shall be on the box; its content is not managed.
+
+    ``group`` None is the owner's primary one, whatever the box calls it.
+    """
 
     path: str
     mode: str = "755"
     owner: str = "root"
-    group: str = "root"
+    group: str | None = "root"
 
 
 @cache

@@ -37,7 +37,7 @@ def base(box: Box) -> None:
         directories=(
             *(BoxDirectory(path) for path in ROOTS),
             *(
-                BoxDirectory(path, owner=box.user, group=box.user)
+                BoxDirectory(path, owner=box.user, group=None)
                 for path in (f"{STATE}/tunableop", TOOLS_STATE)
             ),
         ),

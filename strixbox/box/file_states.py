@@ -1,4 +1,7 @@
-"""Reader: what stands at each path, without following a link at its end."""
+"""Reader: what stands at each path, without following a link at its end.
+
+Of a link to a directory the directory is told as well: /opt/strixbox may be one to a larger disk.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from typing import Any
 
 
 def state(path: str) -> dict[str, Any]:
-    """Kind, mode, owner and group of ``path``, with sha256 of a file or target of a link."""
+    """Kind, mode, owner and group of ``path``, with sha256 of a file or target of a link.
+
+    ``primary`` tells of a directory whether its group is the primary one of its owner.
+    """
     try:
         info = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -24,9 +30,12 @@ def state(path: str) -> dict[str, Any]:
         "group": _group(info.st_gid),
     }
     if stat.S_ISLNK(info.st_mode):
-        return answer | {"kind": "link", "target": os.readlink(path)}
+        answer |= {"kind": "link", "target": os.readlink(path)}
+        return answer | (
+            {"directory": state(os.path.realpath(path))} if os.path.isdir(path) else {}
+        )
     if stat.S_ISDIR(info.st_mode):
-        return answer | {"kind": "directory"}
+        return answer | {"kind": "directory", "primary": _primary(info.st_uid) == info.st_gid}
     if not stat.S_ISREG(info.st_mode):
         return answer | {"kind": "other"}
     with open(path, "rb") as content:
@@ -41,6 +50,13 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _primary(uid: int) -> int | None:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return None
 
 
 def _group(gid: int) -> str:

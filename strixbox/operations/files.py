@@ -38,9 +38,8 @@ def place_files(
     items = [*directories, *files]
     for item in items:
         say(f"{item.path}: {difference(item, states[item.path])}")
-    if host.state.config.DIFF:
-        for file in files:
-            show_diff(file)
+    for file in files:
+        show_diff(file)
     yield placing(files, directories)
 
 
@@ -62,8 +61,7 @@ def mirrored_trees(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> Steps:
         return
     for file in wrong:
         say(f"{file.path}: {difference(file, states[file.path])}")
-        if host.state.config.DIFF:
-            show_diff(file)
+        show_diff(file)
     for path in stray:
         say(f"{path}: to {BACKUPS}")
     if stray:
@@ -135,13 +133,14 @@ def file_is_right(wanted: BoxFile, state: dict[str, Any]) -> bool:
 
 
 def directory_is_right(wanted: BoxDirectory, state: dict[str, Any]) -> bool:
-    """Whether the box has this directory with its mode, owner and group."""
-    return state == {
-        "kind": "directory",
-        "mode": wanted.mode,
-        "owner": wanted.owner,
-        "group": wanted.group,
-    }
+    """Whether the box has this directory, or a link to one, with its mode, owner and group."""
+    there = state.get("directory", state)
+    grouped = there.get("primary") if wanted.group is None else there.get("group") == wanted.group
+    return bool(
+        there["kind"] == "directory"
+        and (there["mode"], there["owner"]) == (wanted.mode, wanted.owner)
+        and grouped
+    )
 
 
 def difference(wanted: BoxFile | BoxDirectory, state: dict[str, Any]) -> str:
@@ -150,24 +149,34 @@ def difference(wanted: BoxFile | BoxDirectory, state: dict[str, Any]) -> str:
         return "create"
     if isinstance(wanted, BoxFile) and state.get("sha256") != wanted.sha256:
         return "replace"
+    there = state.get("directory", state)
+    group = "its own group" if wanted.group is None else wanted.group
     return (
-        f"{state['mode']} {state['owner']}:{state['group']}"
-        f" -> {wanted.mode} {wanted.owner}:{wanted.group}"
+        f"{there['mode']} {there['owner']}:{there['group']} -> {wanted.mode} {wanted.owner}:{group}"
     )
 
 
 def show_diff(file: BoxFile) -> None:
-    """Print what changes in a text file, for --diff."""
-    before = ask(FileText, path=file.path)
+    """Print what changes in a text file, where --diff was given."""
+    if host.state.config.DIFF:
+        show_changes(
+            file.path, ask(FileText, path=file.path), file.content.decode(errors="replace")
+        )
+
+
+def show_changes(path: str, before: str, after: str) -> None:
+    """Print the lines that differ between two texts of a file, where --diff was given."""
+    if not host.state.config.DIFF:
+        return
     for line in difflib.unified_diff(
         before.splitlines(),
-        file.content.decode(errors="replace").splitlines(),
-        f"{file.path} (box)",
-        f"{file.path} (wanted)",
+        after.splitlines(),
+        f"{path} (box)",
+        f"{path} (wanted)",
         lineterm="",
     ):
         say(line)
 
 
-def _owned(item: BoxFile | BoxDirectory) -> dict[str, str]:
+def _owned(item: BoxFile | BoxDirectory) -> dict[str, str | None]:
     return {"path": item.path, "mode": item.mode, "owner": item.owner, "group": item.group}

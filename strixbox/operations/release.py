@@ -71,8 +71,7 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
         return
     for file in wrong:
         say(f"{file.path}: {difference(file, states[file.path])}")
-        if host.state.config.DIFF:
-            show_diff(file)
+        show_diff(file)
     for change in changed_pins(service["pins"], generation.release.pins()):
         say(change)
     for trouble in troubles:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from strixbox.operations.files import difference, directory_is_right
+from strixbox.tree import BoxDirectory
 from tests.unit.box.conftest import ME, MY_GROUP, asked, started
 
 OWNER = {"owner": ME, "group": MY_GROUP}
@@ -67,6 +70,72 @@ def test_a_directory_in_the_way_is_named_and_left(tmp_path: Path) -> None:
     assert answer.returncode == 1
     assert f"{path} shall be a file but is a directory" in answer.stderr
     assert path.is_dir()
+
+
+def test_files_of_one_name_and_content_are_each_kept(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.conf").write_bytes(b"theirs\n")
+        started("place_files", order(tmp_path, tmp_path / folder / "a.conf", b"ours\n"))
+    assert [entry["path"] for entry in kept(tmp_path)] == [
+        f"{tmp_path}/one/a.conf",
+        f"{tmp_path}/two/a.conf",
+    ]
+    assert all(Path(entry["copy"]).read_bytes() == b"theirs\n" for entry in kept(tmp_path))
+
+
+def test_half_a_copy_of_a_run_that_was_cut_is_no_copy(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_bytes(b"theirs\n")
+    path.chmod(0o640)
+    started("place_files", order(tmp_path, path, b"ours\n"))
+    copy = Path(kept(tmp_path)[0]["copy"])
+    assert copy.stat().st_mode & 0o777 == 0o640
+    copy.rename(f"{copy}.new")
+    Path(f"{copy}.new").write_bytes(b"th")
+    path.write_bytes(b"theirs\n")
+    started("place_files", order(tmp_path, path, b"ours\n"))
+    assert copy.read_bytes() == b"theirs\n"
+    assert not Path(f"{copy}.new").exists()
+
+
+def test_a_pipe_in_the_way_is_named_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    os.mkfifo(path)
+    answer = started("place_files", order(tmp_path, path, b"x"))
+    assert "is neither file nor directory" in answer.stderr
+    assert path.is_fifo()
+
+
+def test_a_link_to_a_larger_disk_is_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir(mode=0o700)
+    path = tmp_path / "strixbox"
+    path.symlink_to("large")
+    wanted = BoxDirectory(str(path), owner=ME, group=None)
+    item = {"path": str(path), "mode": "755", "owner": ME, "group": None}
+
+    def state() -> dict[str, Any]:
+        return dict(asked("file_states", {"paths": [str(path)]})[str(path)])
+
+    assert not directory_is_right(wanted, state())
+    assert "700" in difference(wanted, state())
+    order = {"directories": [item], "files": [], "backups": str(tmp_path / "b")}
+    assert started("place_files", order).returncode == 0
+    assert path.is_symlink()
+    assert directory_is_right(wanted, state())
+    (tmp_path / "large").rmdir()
+    assert not directory_is_right(wanted, state())
+    assert "a link to large" in started("place_files", order).stderr
+
+
+def test_the_owners_own_group_is_whatever_the_box_calls_it(tmp_path: Path) -> None:
+    state = asked("file_states", {"paths": [str(tmp_path)]})[str(tmp_path)]
+    mode = state["mode"]
+    assert directory_is_right(BoxDirectory(str(tmp_path), mode, ME, None), state)
+    assert not directory_is_right(
+        BoxDirectory(str(tmp_path), mode, ME, None), state | {"primary": False}
+    )
+    assert not directory_is_right(BoxDirectory(str(tmp_path), mode, ME, "nogroup"), state)
 
 
 def test_a_file_in_a_directorys_place_is_named_and_left(tmp_path: Path) -> None:
