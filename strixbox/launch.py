@@ -7,11 +7,15 @@ from typing import Any
 
 from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.digests import digest_of
-from strixbox.layout import BIN, CURRENT, ETC, NODES, SERVICE
+from strixbox.layout import BIN, CURRENT, ETC, NODES, SERVICE, TOOLS_STATE
 from strixbox.release import Release
 from strixbox.tools import nodes_digest
-from strixbox.tree import BoxFile, rendered
+from strixbox.tree import BoxFile, rendered, shipped
 
+# Of a shell or of systemd itself they must not reach a profile that does not set them.
+HARMFUL = ("HSA_OVERRIDE_GFX_VERSION",)
+# The block in ~/.bashrc.
+SHELL_LINES = (f"[ -r {ETC}/shell.sh ] && . {ETC}/shell.sh",)
 MODEL_PATHS = f"{ETC}/extra_model_paths.yaml"
 ADDRESSES = {"local": "127.0.0.1", "open": "0.0.0.0"}  # noqa: S104 - the setting `open` says so
 
@@ -86,13 +90,30 @@ def unit_digest(cfg: Config) -> str:
 
 
 def _unit(cfg: Config, digest: str) -> BoxFile:
+    given = cfg.launch.profiles[cfg.comfyui.profile].variables
     return rendered(
         f"/etc/systemd/system/{SERVICE}",
         user=cfg.box.user,
         script=script_path(cfg.comfyui.profile),
         environment=f"{ETC}/comfyui.env",
+        unset=[name for name in HARMFUL if name not in given],
         writes=(cfg.comfyui.base_directory, cfg.tmpfs.path),
         digest=digest,
+    )
+
+
+def preload_unit() -> BoxFile:
+    """Reads the models into the page cache after boot."""
+    return shipped("/etc/systemd/system/strixbox-preload.service")
+
+
+def warmup_unit(cfg: Config) -> BoxFile:
+    """Tunes what is new after a start of the service."""
+    return rendered(
+        "/etc/systemd/system/strixbox-warmup.service",
+        user=cfg.box.user,
+        service=SERVICE,
+        state=TOOLS_STATE,
     )
 
 

@@ -3,7 +3,7 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
-from strixbox.layout import ETC
+from strixbox.launch import SHELL_LINES
 from strixbox.operations.shell import bashrc_block
 
 
@@ -12,5 +12,5 @@ def launch(cfg: Config) -> None:
     bashrc_block(
         name="Have the variables in ~/.bashrc",
         box=cfg.box,
-        lines=(f"[ -r {ETC}/shell.sh ] && . {ETC}/shell.sh",),
+        lines=SHELL_LINES,
     )

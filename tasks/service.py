@@ -4,28 +4,22 @@ from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
 from strixbox.generation import Generation
-from strixbox.layout import SERVICE, TOOLS_STATE
+from strixbox.launch import preload_unit, warmup_unit
 from strixbox.operations.release import old_releases_removed, running_service
 from strixbox.operations.systemd import enabled_unit
 from strixbox.release import Release
-from strixbox.tree import rendered, shipped
 
 
 @deploy("Service")
 def service(cfg: Config, release: Release) -> None:
     enabled_unit(
         name="Preload models after boot",
-        unit=shipped("/etc/systemd/system/strixbox-preload.service"),
+        unit=preload_unit(),
     )
     # Before the service: its very first start is one that calls for tuning.
     enabled_unit(
         name="Tune what is new after a start",
-        unit=rendered(
-            "/etc/systemd/system/strixbox-warmup.service",
-            user=cfg.box.user,
-            service=SERVICE,
-            state=TOOLS_STATE,
-        ),
+        unit=warmup_unit(cfg),
     )
     running_service(
         name="Run the release as comfyui.service",

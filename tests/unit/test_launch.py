@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.layout import ETC
 from strixbox.release import Release
 from strixbox.tree import ROOT, render, rendered
+from tests.unit.conftest import GROUPS
 
 
 def program(name: str) -> ModuleType:
@@ -115,6 +117,30 @@ def test_words_set_variables_and_take_them_away(
     assert "OMP_NUM_THREADS" not in environment
 
 
+def test_an_override_of_the_shell_does_not_reach_a_profile_without_it(
+    box: ModuleType, cfg: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HSA_OVERRIDE_GFX_VERSION", "10.3.0")
+    assert started(box, "production")[2]["HSA_OVERRIDE_GFX_VERSION"] == "11.0.0"
+    path = tmp_path / "launch" / "production.json"
+    profile = json.loads(path.read_text())
+    del profile["variables"]["HSA_OVERRIDE_GFX_VERSION"]
+    path.write_text(json.dumps(profile))
+    assert "HSA_OVERRIDE_GFX_VERSION" not in started(box, "production")[2]
+    # Asked for by name it is the user's will.
+    wanted = started(box, "production", "HSA_OVERRIDE_GFX_VERSION=11.5.1")[2]
+    assert wanted["HSA_OVERRIDE_GFX_VERSION"] == "11.5.1"
+
+
+def test_a_release_on_a_larger_disk_is_run_by_the_path_that_the_deploy_knows(
+    box: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "releases").rename(tmp_path / "large")
+    (tmp_path / "releases").symlink_to("large")
+    argv, _, _ = started(box, "production")
+    assert argv[0].startswith(f"{tmp_path}/releases/one/")
+
+
 def test_a_box_without_a_release_is_told(box: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "current").unlink()
     with pytest.raises(SystemExit, match="run the deploy again"):
@@ -133,6 +159,41 @@ def test_the_unit_names_user_mounts_and_its_own_digest(cfg: Config) -> None:
 def test_a_percent_sign_in_a_path_is_no_specifier(data: dict[str, Any]) -> None:
     cfg = Config.load(data | {"comfyui_base_directory": "/srv/100% comfy"})
     assert '"/srv/100%% comfy"' in launch.service_unit(cfg).content.decode()
+
+
+def test_the_unit_takes_away_the_override_where_the_profile_has_none(
+    cfg: Config, data: dict[str, Any]
+) -> None:
+    line = "UnsetEnvironment=HSA_OVERRIDE_GFX_VERSION\n"
+    assert line not in launch.service_unit(cfg).content.decode()
+    new = Config.load(data | deepcopy(GROUPS["rocm_7_2"]))
+    assert line in launch.service_unit(new).content.decode()
+
+
+def test_the_unit_is_allowed_the_gpu_by_group_and_by_path(cfg: Config) -> None:
+    allowed = re.findall(r"^DeviceAllow=(.*)$", launch.service_unit(cfg).content.decode(), re.M)
+    assert allowed == ["char-kfd rw", "/dev/kfd rw", "char-drm rw"]
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("/tmp/comfyui_cache", 'x "/tmp/comfyui_cache"'),
+        ("/mnt/a b/100%", 'x "/mnt/a b/100%%"'),
+        ("/mnt/a[1]*?", 'x "/mnt/a[[]1][*][?]"'),
+    ],
+)
+def test_tmpfiles_reads_the_path_as_it_stands(path: str, line: str) -> None:
+    assert render("/etc/tmpfiles.d/strixbox.conf", path=path).splitlines()[-1] == line
+
+
+def test_a_variable_that_leaves_a_profile_changes_the_digest(
+    cfg: Config, data: dict[str, Any]
+) -> None:
+    # A process that still has it would differ in nothing else: only wanted variables are compared.
+    data["launch_profiles"] = deepcopy(data["launch_profiles"])
+    data["launch_profiles"]["production"]["variables"].remove("OMP_NUM_THREADS")
+    assert launch.unit_digest(Config.load(data)) != launch.unit_digest(cfg)
 
 
 def test_a_change_of_the_unit_changes_its_digest(cfg: Config) -> None:
