@@ -80,15 +80,22 @@ class Service(BoxFact[dict[str, Any]]):
     """A unit, its process, whether ``url`` is answered, the releases and the generations."""
 
     def command(
-        self, service: str, url: str, current: str, releases: str, generations: str
+        self,
+        service: str,
+        url: str,
+        current: str,
+        releases: str,
+        generations: str,
+        patience: int = 0,
     ) -> StringCommand:
-        """Ask systemd, /proc and the server itself."""
+        """Ask systemd, /proc and the server itself, the last for up to ``patience`` seconds."""
         query = {
             "service": service,
             "url": url,
             "current": current,
             "releases": releases,
             "generations": generations,
+            "patience": patience,
         }
         return read("service", query)
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from typing import Any
 
@@ -53,6 +54,19 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
+
+
+def answers_within(url: str, service: str, patience: float) -> bool:
+    """Whether ``url`` is answered now, or, while the service runs, within ``patience`` seconds.
+
+    A server that loads a large model or decodes a picture leaves a question unanswered for a while.
+    """
+    end = time.monotonic() + patience
+    while not answers(url):
+        if time.monotonic() >= end or unit(service).get("ActiveState") != "active":
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def releases(root: str) -> dict[str, int | None]:
@@ -104,7 +118,8 @@ def generations(root: str) -> list[dict[str, Any]]:
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"service", "url", "current", "releases", "generations"}``."""
+    """``{"service", "url", "current", "releases", "generations", "patience"}``."""
+    answered = answers_within(query["url"], query["service"], query["patience"])
     shown = unit(query["service"])
     current = query["current"]
     in_use = os.path.join(query["generations"], "in-use")
@@ -114,7 +129,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "active": shown.get("ActiveState") == "active",
         "stale": shown.get("NeedDaemonReload") == "yes",
         "process": process(int(shown.get("MainPID") or 0)),
-        "answers": answers(query["url"]),
+        "answers": answered,
         "current": os.readlink(current) if os.path.islink(current) else None,
         "pins": pins(current),
         "releases": releases(query["releases"]),

@@ -19,6 +19,8 @@ from strixbox.operations.python import environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
 
+SILENT = "it does not answer"
+
 
 def release_for(cfg: Config) -> Release:
     """The release that a box's pins and the user's own nodes call for.
@@ -63,8 +65,7 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
     states = ask(FileStates, paths=tuple(file.path for file in (*kept, *files)))
     unkept = tuple(file for file in kept if not file_is_right(file, states[file.path]))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
-    service = ask_service(cfg)
-    troubles = service_trouble(cfg, generation.release, service)
+    service, troubles = settled_service(cfg, generation.release)
     in_use = service["generation"] == generation.path
     if not (unkept or wrong or troubles) and in_use:
         host.noop(f"{SERVICE} runs release {generation.release.id} and answers")
@@ -212,8 +213,22 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def ask_service(cfg: Config) -> dict[str, Any]:
-    """The service as it is on the box."""
+def settled_service(cfg: Config, release: Release) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The service and its troubles; one that only does not answer has the time of a start to.
+
+    A busy server is the rule while it makes pictures: a restart would cut them.
+    """
+    service = ask_service(cfg)
+    troubles = service_trouble(cfg, release, service)
+    if troubles == (SILENT,):
+        say(f"{SERVICE} is busy or hangs: waiting up to {cfg.comfyui.start_timeout} s for it")
+        service = ask_service(cfg, patience=cfg.comfyui.start_timeout)
+        troubles = service_trouble(cfg, release, service)
+    return service, troubles
+
+
+def ask_service(cfg: Config, patience: int = 0) -> dict[str, Any]:
+    """The service as it is on the box; one that runs may take ``patience`` seconds to answer."""
     return ask(
         Service,
         service=SERVICE,
@@ -221,6 +236,7 @@ def ask_service(cfg: Config) -> dict[str, Any]:
         current=CURRENT,
         releases=RELEASES,
         generations=GENERATIONS,
+        patience=patience,
     )
 
 
@@ -243,6 +259,6 @@ def service_trouble(cfg: Config, release: Release, service: dict[str, Any]) -> t
             not service["active"] or not stale,
             f"it runs without the value of {', '.join(sorted(stale)[:5])}",
         ),
-        (not service["active"] or service["answers"], "it does not answer"),
+        (not service["active"] or service["answers"], SILENT),
     )
     return tuple(trouble for holds, trouble in checks if not holds)

@@ -1,0 +1,34 @@
+"""Whether the server answers, and how long that is waited for."""
+
+from __future__ import annotations
+
+import pytest
+
+from strixbox.box import service
+
+
+@pytest.mark.parametrize(
+    ("answers", "states", "patience", "answered", "asked"),
+    [
+        ([True], [], 0, True, 1),
+        ([False], [], 0, False, 1),
+        ([False, False, True], ["active"] * 9, 60, True, 3),
+        # One that is gone will not answer however long it is waited for.
+        ([False, False, True], ["active", "failed"], 60, False, 2),
+    ],
+)
+def test_a_server_that_runs_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[bool],
+    states: list[str],
+    patience: float,
+    answered: bool,
+    asked: int,
+) -> None:
+    left = iter(answers)
+    units = iter(states)
+    monkeypatch.setattr(service, "answers", lambda url: next(left))
+    monkeypatch.setattr(service, "unit", lambda name: {"ActiveState": next(units)})
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert service.answers_within("http://h", "comfyui.service", patience) is answered
+    assert len(answers) - len(list(left)) == asked
