@@ -59,7 +59,9 @@ Url = Annotated[
 Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)*([+._-][0-9A-Za-z.+_-]+)?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f.][^/\x00-\x1f]*$")]
-UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+# Dots and capitals are common where accounts come from a directory (LDAP); systemd's User=, sudo
+# and runuser take them.
+UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 # A value goes into an EnvironmentFile and a shell script alike, so it is one printable line.
 VariableValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f'\\]*$")]
@@ -84,6 +86,11 @@ _OWNED = tuple(
         *(OPT, STATE, "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr"),
         *("/var/lib/apt", "/var/lib/dpkg"),
     )
+)
+# What no RAM disk may cover.
+_NEEDED = tuple(
+    PurePosixPath(path)
+    for path in ("/home", "/root", "/run/user", "/run/systemd", "/snap", "/var/cache", "/var/log")
 )
 _SHARED = frozenset(
     PurePosixPath(path)
@@ -290,7 +297,8 @@ class Variable(Section):
     """An environment variable and what it really does."""
 
     value: VariableValue
-    does: str = Field(min_length=10)
+    # A comment in files that shells and systemd read: a second line would be no comment.
+    does: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{10,}$")]
 
 
 class Profile(Section):
@@ -421,6 +429,11 @@ class Config(Section):
             paths["models_archive"] = PurePosixPath(self.models.archive)
         for name, path in paths.items():
             for root in _OWNED:
+                if name != "tmpfs_path" and _within(root, path) and path not in _SHARED:
+                    raise ValueError(
+                        f"{name} {path} holds {root}, which belongs to the system or to the"
+                        " toolkit; choose a directory of its own"
+                    )
                 if _within(path, root):
                     raise ValueError(
                         f"{name} {path} is inside {root}, which belongs to the system or to the"
@@ -432,6 +445,13 @@ class Config(Section):
                 raise ValueError(
                     f"tmpfs_path {ram} and {name} {path} must not hold each other: what is on the"
                     " RAM disk is gone after a reboot"
+                )
+        home = PurePosixPath(self.box.home)
+        for root in (*_OWNED, *_NEEDED, home):
+            if _within(root, ram):
+                raise ValueError(
+                    f"tmpfs_path {ram} holds {root}, which the RAM disk would hide; choose a"
+                    " directory of its own"
                 )
         archive = paths.get("models_archive")
         if archive and (_within(base, archive) or _within(archive, base / "models")):
@@ -545,6 +565,7 @@ _MENDS = {
     "bool_type": "write true or false",
 }
 _PATTERN_MENDS = {
+    r"^[^\x00-\x1f]{10,}$": "say in one line of ten characters or more what it does",
     r"^[0-9a-f]{40}$": "write the full commit: 40 characters of 0-9 a-f",
     r"^[0-9a-f]{64}$": "write the sha256: 64 characters of 0-9 a-f, or None where none is known",
     r"^[0-9A-F]{40}$": "write the key's fingerprint: 40 characters of 0-9 A-F without blanks",

@@ -57,6 +57,18 @@ def stale(path: str) -> bool:
     return "NeedDaemonReload=yes" in shown or "LoadState=loaded" not in shown
 
 
+def place(path: str) -> dict[str, Any]:
+    """What stands where nothing is mounted: its kind, and what a mount would hide."""
+    if os.path.islink(path):
+        return {"kind": "link", "holds": []}
+    try:
+        return {"kind": "directory", "holds": sorted(os.listdir(path))}
+    except FileNotFoundError:
+        return {"kind": "absent", "holds": []}
+    except NotADirectoryError:
+        return {"kind": "file", "holds": []}
+
+
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"path", "user"}``."""
     path = query["path"]
@@ -76,7 +88,14 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     if mount is not None:
         info = os.stat(path)
         root = {"mode": format(stat.S_IMODE(info.st_mode), "o"), "ids": [info.st_uid, info.st_gid]}
-    return {"fstab": lines, "mount": mount, "root": root, "ids": ids, "stale": stale(path)}
+    return {
+        "fstab": lines,
+        "mount": mount,
+        "root": root,
+        "place": None if mount else place(path),
+        "ids": ids,
+        "stale": stale(path),
+    }
 
 
 if __name__ == "__main__":

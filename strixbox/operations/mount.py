@@ -6,10 +6,12 @@ from typing import Any
 
 from pyinfra.context import host
 
+from strixbox.box.fstab_entry import with_entry
 from strixbox.config import Tmpfs
-from strixbox.facts import TmpfsMount
+from strixbox.facts import FileText, TmpfsMount
 from strixbox.layout import BACKUPS
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.files import show_changes
 from strixbox.programs import Run, write
 
 FLAGS = ("nosuid", "nodev")
@@ -20,6 +22,27 @@ def fstab_entry(tmpfs: Tmpfs, ids: list[int]) -> str:
     options = f"size={tmpfs.size_gib}G,mode=0700,uid={ids[0]},gid={ids[1]},nosuid,nodev,nofail"
     path = tmpfs.path.replace("\\", r"\134").replace(" ", r"\040").replace("\t", r"\011")
     return f"tmpfs {path} tmpfs {options} 0 0"
+
+
+def place_trouble(path: str, place: dict[str, Any] | None) -> str | None:
+    """Why nothing may be mounted where nothing is mounted yet; None where it may.
+
+    + place: kind of what stands there and the names that a mount would hide; None where something
+        is mounted
+    """
+    if place is None or place["kind"] == "absent":
+        return None
+    if place["kind"] != "directory":
+        # Under /tmp anybody may have put a link there, which mount would follow.
+        return f"{path} shall be a mount point but is a {place['kind']}; remove it and run again."
+    if place["holds"]:
+        some = ", ".join(place["holds"][:3])
+        return (
+            f"{path} shall be a mount point but holds {len(place['holds'])} files or directories"
+            f" ({some}), which would be hidden; move them away, or set tmpfs_path to another"
+            " directory, then run again."
+        )
+    return None
 
 
 def mount_is_right(tmpfs: Tmpfs, now: dict[str, Any]) -> bool:
@@ -33,6 +56,11 @@ def mount_is_right(tmpfs: Tmpfs, now: dict[str, Any]) -> bool:
     )
 
 
+def is_owned(now: dict[str, Any]) -> bool:
+    """Whether the account alone may use what is mounted."""
+    return bool(now["root"] == {"mode": "700", "ids": now["ids"]})
+
+
 @box_operation
 def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
     """Have the RAM disk in fstab and mounted; a change of size remounts it and keeps its files.
@@ -43,15 +71,21 @@ def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
     now = ask(TmpfsMount, path=tmpfs.path, user=user)
     if now["ids"] is None:
         raise BoxTrouble(f"There is no account {user} on the box; create it or set box_user.")
+    trouble = place_trouble(tmpfs.path, now["place"])
+    if trouble:
+        raise BoxTrouble(trouble)
     entry = fstab_entry(tmpfs, now["ids"])
     in_fstab = now["fstab"] == [entry]
-    owned = now["root"] == {"mode": "700", "ids": now["ids"]}
+    owned = is_owned(now)
     right = mount_is_right(tmpfs, now)
     if in_fstab and right and owned and not now["stale"]:
         host.noop(f"{tmpfs.path} is mounted with {tmpfs.size_gib} GiB")
         return
     if not in_fstab:
         say(f"/etc/fstab: {entry}")
+        text = ask(FileText, path="/etc/fstab")
+        wanted = with_entry(text.encode(), tmpfs.path, entry).decode()
+        show_changes("/etc/fstab", text, wanted)
         # findmnt --verify asks for the directory, which systemd would make at boot.
         yield Run("mkdir", "-p", tmpfs.path, mend="")
         yield write(

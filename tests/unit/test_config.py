@@ -79,6 +79,9 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     ),
     "RAM disk over /etc": (put("tmpfs_path", "/etc"), "inside /etc"),
     "RAM disk over /tmp": (put("tmpfs_path", "/tmp"), "shared with others"),
+    "RAM disk over apt's state": (put("tmpfs_path", "/var/lib"), "holds /"),
+    "RAM disk over the logs": (put("tmpfs_path", "/var/log"), "holds /var/log"),
+    "user's files over the toolkit's": (put("comfyui_base_directory", "/var/lib"), "holds /"),
     "RAM disk over the models": (
         put("tmpfs_path", "/home/anna/ComfyUI/models"),
         "gone after a reboot",
@@ -156,6 +159,10 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         inner("launch_variables", "AMD_DIRECT_DISPATCH", "does", value=""),
         "launch_variables[AMD_DIRECT_DISPATCH][does]",
     ),
+    "variable with a meaning of two lines": (
+        inner("launch_variables", "AMD_DIRECT_DISPATCH", "does", value="A comment\nPATH=/tmp"),
+        "in one line",
+    ),
     "model twice": (put("models_manifest", [MODEL, MODEL]), "names loras/a.safetensors twice"),
     "model in an unknown folder": (
         put("models_manifest", [MODEL | {"folder": "lora"}]),
@@ -185,7 +192,8 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "accepted without a reason": (put("box_accept", {"CPU.MODEL": " "}), "needs a reason"),
     "accepted by a code that is none": (put("box_accept", {"CPU.NONE": "x"}), "which no check has"),
     "user as a number": (put("box_user", 7), "box_user: 7"),
-    "user with a capital": (put("box_user", "Anna"), "box_user: 'Anna'"),
+    "user with a blank": (put("box_user", "anna b"), "box_user: 'anna b'"),
+    "user that is an option": (put("box_user", "-anna"), "box_user: '-anna'"),
     "memory of a phone": (put("box_ram_gib", 4), "box_ram_gib: 4"),
 }
 
@@ -240,6 +248,17 @@ def test_a_lightweight_wheel_finds_its_rocm(data: Data, group: str) -> None:
 def test_the_chapters_profiles_are_all_there(cfg: Config) -> None:
     profiles = {"optimized", "preload", "threads", "production", "normalvram", "lowvram"}
     assert set(cfg.launch.profiles) == profiles
+
+
+@pytest.mark.parametrize("name", ["anna.maier", "AnnaMaier", "_svc-1"])
+def test_names_of_directory_accounts_are_taken(data: Data, name: str) -> None:
+    assert Config.load(data | {"box_user": name}).box.user == name
+
+
+def test_no_ram_disk_over_a_home_whose_models_are_elsewhere(data: Data) -> None:
+    data |= {"comfyui_base_directory": "/srv/comfy", "tmpfs_path": "/home/anna"}
+    with pytest.raises(ConfigError, match="holds /home/anna"):
+        Config.load(data)
 
 
 def test_a_config_cannot_be_changed(cfg: Config) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from strixbox.box.bashrc_block import BEGIN, END, with_block
 from strixbox.box.fstab_entry import with_entry
-from strixbox.box.tmpfs_mount import fstab_lines, mounted
+from strixbox.box.tmpfs_mount import fstab_lines, mounted, place
+from strixbox.operations.mount import place_trouble
 from tests.unit.box.conftest import ME, started
 
 ENTRY = "tmpfs /tmp/cache tmpfs size=1G,nofail 0 0"
@@ -62,6 +63,25 @@ def test_the_topmost_mount_is_told() -> None:
     found = mounted(info, "/tmp/cache")
     assert found == {"fstype": "tmpfs", "flags": ["nodev", "rw"], "size": 2 << 30}
     assert mounted(info, "/none") is None
+
+
+def test_what_a_mount_would_hide_is_told(tmp_path: Path) -> None:
+    def trouble(name: str) -> str | None:
+        return place_trouble(str(tmp_path / name), place(str(tmp_path / name)))
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    for number in range(5):
+        (tmp_path / "full" / f"picture{number}").touch()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "file").touch()
+    assert trouble("none") is None
+    assert trouble("empty") is None
+    assert "holds 5 files or directories (picture0, picture1, picture2)" in str(trouble("full"))
+    assert "is a link; remove it" in str(trouble("link"))
+    assert "is a file" in str(trouble("file"))
+    # What is mounted already was judged before.
+    assert place_trouble("/x", None) is None
 
 
 @given(TEXT.filter(lambda text: BEGIN not in text and END not in text))
