@@ -27,7 +27,7 @@ from strixbox.facts import (
 )
 from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
-from strixbox.operations.files import file_is_right, placing
+from strixbox.operations.files import file_is_right, placing, show_diff
 from strixbox.programs import Run, source, write
 from strixbox.purge import PurgePlan, plan
 from strixbox.rocm_versions import releases
@@ -232,8 +232,9 @@ def allowed(
     return (*downgrades, *held)
 
 
-def _source(rocm: Rocm) -> BoxFile:
-    return rendered(SOURCE, uri=rocm.repository, suite=rocm.suite, key=KEY)
+def repository_files(rocm: Rocm) -> tuple[BoxFile, BoxFile]:
+    """apt's source and pin for AMD's repository."""
+    return (rendered(SOURCE, uri=rocm.repository, suite=rocm.suite, key=KEY), _pin(rocm))
 
 
 def _pin(rocm: Rocm) -> BoxFile:
@@ -246,7 +247,7 @@ def rocm_repository(rocm: Rocm) -> Steps:
 
     + rocm: repository, suite, key and what is pinned to it
     """
-    files = (_source(rocm), _pin(rocm))
+    files = repository_files(rocm)
     states = ask(FileStates, paths=tuple(file.path for file in files))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
     keyed = ask(AptKey, path=KEY) == rocm.key_fingerprint
@@ -263,6 +264,8 @@ def rocm_repository(rocm: Rocm) -> Steps:
         )
     if wrong:
         say(f"write {', '.join(file.path for file in wrong)}")
+        for file in wrong:
+            show_diff(file)
         yield placing(wrong)
     if not fetched:
         say(f"fetch the index of {rocm.repository}")
@@ -364,8 +367,9 @@ def group_membership(user: str, groups: tuple[str, ...]) -> Steps:
         host.noop(f"{user} is in {', '.join(groups)}")
         return
     say(f"{user}: add to {', '.join(missing)}; log in again for it to count in a shell")
-    yield Run(
-        *("usermod", "--append", "--groups", ",".join(missing), user),
-        mend=f"{user} could not be put into {', '.join(missing)}; see that account and groups"
-        " exist.",
-    )
+    for group in missing:
+        # usermod knows /etc/passwd alone; gpasswd takes accounts of a directory (LDAP) too.
+        yield Run(
+            *("gpasswd", "--add", user, group),
+            mend=f"{user} could not be put into {group}; see that account and group exist.",
+        )

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from pyinfra.context import host
 
+from strixbox.box.bashrc_block import with_block
 from strixbox.config import Box
 from strixbox.facts import FileText
 from strixbox.layout import BACKUPS
 from strixbox.operations.base import Steps, ask, box_operation, say
+from strixbox.operations.files import show_changes
 from strixbox.programs import write
 
 BEGIN = "# >>> strixbox >>>"
 END = "# <<< strixbox <<<"
+
+
+def bashrc(box: Box) -> str:
+    """The file that holds the block."""
+    return f"{box.home}/.bashrc"
+
+
+def block(lines: tuple[str, ...]) -> str:
+    """The lines between their markers."""
+    return "".join(f"{line}\n" for line in (BEGIN, *lines, END))
+
+
+def has_block(text: str, lines: tuple[str, ...]) -> bool:
+    """Whether the text has this one block."""
+    return text.count(BEGIN) == 1 and block(lines) in text
 
 
 @box_operation
@@ -23,13 +42,15 @@ def bashrc_block(box: Box, lines: tuple[str, ...]) -> Steps:
 
     pyinfra's files.block replaces a linked .bashrc by a regular file.
     """
-    path = f"{box.home}/.bashrc"
+    path = bashrc(box)
     text = ask(FileText, path=path)
-    wanted = "".join(f"{line}\n" for line in (BEGIN, *lines, END))
-    if text.count(BEGIN) == 1 and wanted in text:
+    wanted = block(lines)
+    if has_block(text, lines):
         host.noop(f"{path} has the block")
         return
     say(f"{path}: write the strixbox block")
+    with contextlib.suppress(ValueError):  # a damaged block: the program below names it
+        show_changes(path, text, with_block(text.encode(), wanted.encode()).decode())
     yield write(
         "bashrc_block",
         {

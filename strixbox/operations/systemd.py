@@ -8,7 +8,7 @@ from pyinfra.context import host
 
 from strixbox.facts import FileStates, Service
 from strixbox.operations.base import Steps, ask, box_operation, say
-from strixbox.operations.files import file_is_right, placing
+from strixbox.operations.files import file_is_right, placing, show_diff
 from strixbox.programs import Run
 from strixbox.tree import BoxFile
 
@@ -27,6 +27,7 @@ def enabled_unit(unit: BoxFile) -> Steps:
         return
     say(f"{service}: {'enable' if written else 'write and enable'}")
     if not written:
+        show_diff(unit)
         yield placing((unit,))
     yield Run("systemctl", "daemon-reload", mend="systemd could not read its units again.")
     yield Run("systemctl", "enable", "--quiet", service, mend=f"See systemctl status {service}.")
