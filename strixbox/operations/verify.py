@@ -4,34 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from pyinfra.context import state
 
 from strixbox.config import Config
 from strixbox.facts import (
     Account,
+    AptKey,
     Checkouts,
     Environments,
     FileStates,
+    FileText,
     RocmRemains,
+    Service,
     TmpfsMount,
     VerifiedFiles,
 )
+from strixbox.generation import Generation
+from strixbox.launch import SHELL_LINES, preload_unit, warmup_unit
 from strixbox.layout import RECORDS, TOOLS
 from strixbox.locks import TOOLS as LOCK
 from strixbox.locks import lock_text
 from strixbox.locks import pins as lock_pins
 from strixbox.models import Places
 from strixbox.models import plan as model_plan
-from strixbox.operations.apt import astray
+from strixbox.operations.apt import KEY, astray, repository_files
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right
-from strixbox.operations.mount import mount_is_right
-from strixbox.operations.release import ask_service, service_trouble
+from strixbox.operations.mount import fstab_entry, is_owned, mount_is_right
+from strixbox.operations.release import ask_service, settled_service
+from strixbox.operations.shell import bashrc, has_block
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release
 from strixbox.tools import command_files, node_files, settings_file
+from strixbox.tree import BoxFile
 
 Verdict = Literal["right", "WRONG", "unknown"]
 
@@ -91,10 +99,53 @@ def checkouts(cfg: Config, release: Release) -> Row:
 
 
 def ram_disk(cfg: Config, release: Release) -> Row:
-    """The RAM disk is mounted with its size."""
+    """The RAM disk is mounted with its size, the account's alone."""
     now = ask(TmpfsMount, path=cfg.tmpfs.path, user=cfg.box.user)
-    right = mount_is_right(cfg.tmpfs, now)
-    return _row("RAM disk", right, f"{cfg.tmpfs.size_gib} GiB at {cfg.tmpfs.path}", "not mounted")
+    wrong = []
+    if not mount_is_right(cfg.tmpfs, now):
+        wrong.append("not mounted with its size and flags")
+    elif not is_owned(now):
+        wrong.append(f"not {cfg.box.user}'s alone")
+    if now["ids"] is None or now["fstab"] != [fstab_entry(cfg.tmpfs, now["ids"])]:
+        wrong.append("its line in /etc/fstab differs")
+    good = f"{cfg.tmpfs.size_gib} GiB at {cfg.tmpfs.path}, in fstab"
+    return _row("RAM disk", not wrong, good, ", ".join(wrong))
+
+
+def repository(cfg: Config, release: Release) -> Row:
+    """apt's key, source and pin for AMD's repository."""
+    if cfg.rocm.version is None:
+        return Row("AMD's repository", "right", "none is wanted")
+    wrong = _differing(repository_files(cfg.rocm))
+    if ask(AptKey, path=KEY) != cfg.rocm.key_fingerprint:
+        wrong.append(KEY)
+    return _row("AMD's repository", not wrong, "key, source and pin", f"differ: {wrong}")
+
+
+def shell(cfg: Config, release: Release) -> Row:
+    """The block in .bashrc."""
+    path = bashrc(cfg.box)
+    right = has_block(ask(FileText, path=path), SHELL_LINES)
+    return _row("login shell", right, f"the block is in {path}", f"{path} lacks the block")
+
+
+def launch_files(cfg: Config, release: Release) -> Row:
+    """Profiles, scripts, variables, model paths and the unit."""
+    files = Generation.of(cfg, release).files
+    wrong = _differing(files)
+    return _row("launch files", not wrong, f"{len(files)} files", f"differ: {wrong[:5]}")
+
+
+def side_units(cfg: Config, release: Release) -> Row:
+    """What preloads and tunes beside the service: written, and enabled."""
+    units = (preload_unit(), warmup_unit(cfg))
+    wrong = _differing(units)
+    for unit in units:
+        name = PurePosixPath(unit.path).name
+        known = ask(Service, service=name, url="", current="", releases="", generations="")
+        if not known["enabled"]:
+            wrong.append(f"{name} is not enabled")
+    return _row("preload, warm-up", not wrong, "written and enabled", f"{wrong}")
 
 
 def models(cfg: Config, release: Release) -> Row:
@@ -114,19 +165,19 @@ def tools(cfg: Config, release: Release) -> Row:
     held = ask(Environments, paths=(TOOLS,))[TOOLS]["packages"]
     lacking = sorted(name for name, version in pins.items() if held.get(name) != version)
     files = (*command_files(), *node_files(cfg), settings_file(cfg))
-    states = ask(FileStates, paths=tuple(file.path for file in files))
-    lacking += [file.path for file in files if not file_is_right(file, states[file.path])]
+    lacking += _differing(files)
     return _row("strixbox command", not lacking, f"{len(files)} files", f"{lacking[:5]}")
 
 
 def service(cfg: Config, release: Release) -> Row:
     """The service runs this release with this profile and answers."""
-    trouble = service_trouble(cfg, release, ask_service(cfg))
+    _, trouble = settled_service(cfg, release)
     return _row("service", not trouble, f"answers on port {cfg.comfyui.port}", "; ".join(trouble))
 
 
 CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
     remains,
+    repository,
     packages,
     account,
     torch,
@@ -134,8 +185,35 @@ CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
     ram_disk,
     models,
     tools,
+    shell,
+    launch_files,
+    side_units,
     service,
 )
+
+
+def standing(release: Release, in_use: dict[str, Any] | None) -> tuple[Release, tuple[str, ...]]:
+    """The release to judge by, and the user's nodes that changed since it was built.
+
+    A node of the user's that was added or asks for something else calls for a new release. Until
+    the next deploy the one in use is judged: everything else of it is as it shall be.
+
+    + in_use: pins of the release in use, None where there is none
+    """
+    built = (in_use or {}).get("user_nodes")
+    if not isinstance(built, dict) or built == dict(release.user_nodes):
+        return release, ()
+    old = Release(release.python, release.comfyui, built)
+    if old.pins() != in_use:
+        return release, ()
+    names = built.keys() | release.user_nodes.keys()
+    return old, tuple(sorted(n for n in names if built.get(n) != release.user_nodes.get(n)))
+
+
+def _differing(files: tuple[BoxFile, ...]) -> list[str]:
+    """Paths of the files that the box has not as they shall be."""
+    states = ask(FileStates, paths=tuple(file.path for file in files))
+    return [file.path for file in files if not file_is_right(file, states[file.path])]
 
 
 def _row(what: str, right: bool, good: str, bad: str) -> Row:
@@ -153,7 +231,11 @@ def verified_box(cfg: Config, release: Release) -> Steps:
     """
     if not state.is_executing:
         return
-    rows = [examined(check, cfg, release) for check in CHECKS]
+    built, changed = standing(release, ask_service(cfg)["pins"])
+    rows = [examined(check, cfg, built) for check in CHECKS]
+    if changed:
+        told = f"{', '.join(changed)} changed since the release was built: run the deploy"
+        rows.append(Row("your nodes", "WRONG", told))
     for row in rows:
         say(f"{row.verdict:8} {row.what:18} {row.evidence}")
     wrong = [row for row in rows if row.verdict == "WRONG"]

@@ -15,7 +15,15 @@ from strixbox.layout import GENERATIONS
 from strixbox.models import Places, plan, steps
 from strixbox.operations.apt import allowed, not_installable
 from strixbox.operations.base import BoxTrouble
-from strixbox.operations.release import changed_pins, earlier, service_trouble, superfluous
+from strixbox.operations.release import (
+    SILENT,
+    changed_pins,
+    earlier,
+    service_trouble,
+    settled_service,
+    superfluous,
+)
+from strixbox.operations.verify import standing
 from strixbox.preflight import CHECKS, examine, kernel_is_fixed
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release, constraints, file_name, overrides
@@ -589,6 +597,66 @@ def test_a_service_that_differs_is_told(cfg: Config, change: dict[str, Any], wor
     release = Release(cfg.python, cfg.comfyui, {})
     trouble = service_trouble(cfg, release, running(cfg, release) | change)
     assert words in "; ".join(trouble)
+
+
+def test_a_variable_that_left_the_profile_is_found_in_the_process(
+    cfg: Config, data: dict[str, Any]
+) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    before = running(cfg, release)
+    data["launch_profiles"] = deepcopy(data["launch_profiles"])
+    data["launch_profiles"]["production"]["variables"].remove("OMP_NUM_THREADS")
+    trouble = service_trouble(Config.load(data), release, before)
+    assert trouble == ("it runs without the value of STRIXBOX_UNIT",)
+
+
+@pytest.mark.parametrize(
+    ("then", "asked", "left"),
+    [({"answers": True}, [0, 180], ()), ({"answers": False}, [0, 180], (SILENT,))],
+)
+def test_a_busy_server_has_the_time_of_a_start_to_answer(
+    cfg: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    then: dict[str, Any],
+    asked: list[int],
+    left: tuple[str, ...],
+) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    answers = [running(cfg, release) | {"answers": False}, running(cfg, release) | then]
+    waits: list[int] = []
+
+    def ask_service(cfg: Config, patience: int = 0) -> dict[str, Any]:
+        waits.append(patience)
+        return answers[len(waits) - 1]
+
+    monkeypatch.setattr("strixbox.operations.release.ask_service", ask_service)
+    monkeypatch.setattr("strixbox.operations.release.say", lambda text: None)
+    assert settled_service(cfg, release)[1] == left
+    assert waits == asked
+
+
+def test_a_server_with_other_troubles_is_not_waited_for(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    state = running(cfg, release) | {"answers": False, "stale": True}
+    monkeypatch.setattr("strixbox.operations.release.ask_service", lambda cfg: state)
+    assert len(settled_service(cfg, release)[1]) == 2
+
+
+def test_a_changed_node_of_the_users_is_one_row_and_the_rest_is_judged_as_built(
+    cfg: Config,
+) -> None:
+    built = Release(cfg.python, cfg.comfyui, {"Mine": "1", "Gone": "2"})
+    wanted = Release(cfg.python, cfg.comfyui, {"Mine": "3"})
+    judged, changed = standing(wanted, built.pins())
+    assert judged.id == built.id
+    assert changed == ("Gone", "Mine")
+    assert standing(wanted, wanted.pins()) == (wanted, ())
+    assert standing(wanted, None) == (wanted, ())
+    # Another commit besides: nothing of the old release is right any more.
+    other = cfg.comfyui.model_copy(update={"commit": "0" * 40})
+    assert standing(wanted, Release(cfg.python, other, {}).pins()) == (wanted, ())
 
 
 def test_a_generation_is_named_by_its_release_and_its_files(cfg: Config) -> None:
