@@ -25,7 +25,7 @@ cfg = Config.load(host.data.dict())
 begin(cfg)
 release = release_for(cfg)
 
-preflight(cfg=cfg)
+preflight(cfg=cfg, release=release)
 purge(cfg=cfg.rocm)
 base(box=cfg.box)
 rocm(cfg=cfg.rocm)

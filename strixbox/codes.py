@@ -5,7 +5,8 @@ from __future__ import annotations
 CODES = frozenset(
     {
         *("OS.DISTRIBUTION", "OS.SYSTEMD", "OS.READ_ONLY", "OS.CLOCK", "APT.INTERRUPTED"),
-        *("CPU.MODEL", "RAM.SIZE", "GPU.PCI", "GPU.KFD", "GPU.RENDER", "GPU.CARVE_OUT", "GPU.GTT"),
+        *("CPU.MODEL", "RAM.SIZE", "RAM.TMPFS", "GPU.PCI", "GPU.KFD", "GPU.RENDER"),
+        *("GPU.CARVE_OUT", "GPU.GTT"),
         *("KERNEL.ROCM", "DRIVER.DKMS", "FIRMWARE.BROKEN", "ENV.OVERRIDE", "DISK.ROOM"),
         *("USER.HOME", "PORT.TAKEN", "BOOT.SECURE"),
     }

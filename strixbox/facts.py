@@ -218,7 +218,7 @@ class Unreachable(BoxFact[str]):
 class Survey(BoxFact[dict[str, Any]]):
     """Everything that preflight judges."""
 
-    def command(self, user: str, home: str, port: int, service: str) -> StringCommand:
-        """Ask the box about itself."""
-        query = {"user": user, "home": home, "port": port, "service": service}
+    def command(self, user: str, home: str, port: int, service: str, seal: str) -> StringCommand:
+        """Ask the box about itself, and whether the wanted release has its ``seal``."""
+        query = {"user": user, "home": home, "port": port, "service": service, "seal": seal}
         return read("survey", query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,18 @@ STRIX_HALO_KFD = "110501"
 # No clock of a box that works is outside; TLS and apt's signatures fail with a wrong one.
 EARLIEST, LATEST = 1_760_000_000, 2_090_000_000
 TO_7_2 = "put the box into the group rocm_7_2 in boxes.yaml"
+# AMD's Ryzen pages name the OEM kernel; noble's own 6.8 does not know the chip at all.
+NEWER_KERNEL = (
+    "sudo apt install linux-oem-24.04c (or linux-generic-hwe-24.04, 6.17.0-19.19 or newer),"
+    " then reboot"
+)
+KNOWS_THE_CHIP = (6, 11)
+# GPU hangs and memory faults on this chip (ROCm issue 5724); what the driver calls MES.
+BROKEN_MES = "0x83"
+# What apt's and uv's downloads in /var take of the room that ROCm and a release need.
+DOWNLOADS = 0.25
+# Pictures, ComfyUI's database and half a download, in the home.
+HOME_GIB = 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,14 @@ def processor(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         f"{memory:.0f} GiB, {seen:.0f} GiB with the GPU's share; expected {cfg.box.ram_gib}",
         "set box_ram_gib to what the box has",
     )
+    # box_ram_gib is what was bought; a RAM disk can only be made of what the kernel has.
+    most = math.ceil(memory / 2)
+    yield Finding(
+        "RAM.TMPFS",
+        "ok" if cfg.tmpfs.size_gib <= most else "refuse",
+        f"RAM disk of {cfg.tmpfs.size_gib} GiB in {memory:.0f} GiB of the kernel's memory",
+        f"set tmpfs_size_gib to {most} or less, or carve out less for the GPU in the BIOS",
+    )
 
 
 def gpu(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
@@ -104,18 +125,21 @@ def gpu(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         f"PCI: {found}",
         "this toolkit is for the Radeon 8060S (1002:1586); see lspci -nn",
     )
+    mend = "the amdgpu driver did not start: see dmesg | grep amdgpu"
+    if (kernel_version(survey["kernel"]) or KNOWS_THE_CHIP) < KNOWS_THE_CHIP:
+        mend = f"kernel {survey['kernel']} is too old for this chip: {NEWER_KERNEL}"
     targets = ", ".join(survey["gfx_targets"]) or "none"
     yield Finding(
         "GPU.KFD",
         "ok" if STRIX_HALO_KFD in survey["gfx_targets"] and survey["kfd"] else "refuse",
         f"KFD targets: {targets}; /dev/kfd {'there' if survey['kfd'] else 'absent'}",
-        "the amdgpu driver did not start: see dmesg | grep amdgpu",
+        mend,
     )
     yield Finding(
         "GPU.RENDER",
         "ok" if survey["render"] else "refuse",
         "a render node is there" if survey["render"] else "no /dev/dri/renderD*",
-        "the amdgpu driver did not start: see dmesg | grep amdgpu",
+        mend,
     )
 
 
@@ -129,11 +153,13 @@ def memory_pools(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
             f"{vram:.1f} GiB are carved out in the firmware",
             "set the UMA frame buffer to 512 MB in the BIOS; the driver takes the rest from GTT",
         )
-        pages = int((cfg.box.ram_gib - 24) * GIB / 4096)
+        # Of the memory that the kernel has, whatever the BIOS carved out: 24 GiB stay for the rest.
+        memory = survey["memory"] / GIB
+        pages = int(max(memory - 24, memory / 2) * GIB / 4096)
         yield Finding(
             "GPU.GTT",
-            "ok" if gtt >= cfg.box.ram_gib * 0.45 else "warn",
-            f"GTT is {gtt:.1f} GiB",
+            "ok" if gtt >= memory * 0.45 else "warn",
+            f"GTT is {gtt:.1f} GiB of the kernel's {memory:.0f}",
             f"for more: options ttm pages_limit={pages} in /etc/modprobe.d/ttm.conf, then"
             " sudo update-initramfs -u and reboot",
         )
@@ -145,37 +171,46 @@ def kernel(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     release = cfg.rocm.version or cfg.stack.removeprefix("rocm-")
     if release.startswith("6.4"):
         state = "does not support" if fixed else "calls unstable"
+        old = (kernel_version(survey["kernel"]) or KNOWS_THE_CHIP) < KNOWS_THE_CHIP
         yield Finding(
             "KERNEL.ROCM",
             "warn",
             f"kernel {survey['kernel']}: AMD {state} ROCm {release} with it on this chip",
-            TO_7_2,
+            f"{NEWER_KERNEL}; and {TO_7_2}" if old else TO_7_2,
         )
         return
     yield Finding(
         "KERNEL.ROCM",
         "ok" if fixed else "warn",
-        f"kernel {survey['kernel']} with ROCm {release}",
-        "sudo apt install linux-generic-hwe-24.04 (6.17.0-19.19 or newer), then reboot",
+        f"kernel {survey['kernel']} with ROCm {release}"
+        + ("" if fixed else ": not known to have the two fixes for this chip"),
+        NEWER_KERNEL,
     )
 
 
-def kernel_is_fixed(release: str) -> bool:
-    """Whether a kernel has the two commits that gfx1151 needs (7f26af7 and 7445db6).
+def kernel_version(release: str) -> tuple[int, int] | None:
+    """Major and minor version; None of a name that has none."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match.group(1)), int(match.group(2))) if match else None
 
-    HWE from 6.17.0-19, OEM from 6.14.0-1018, any from 6.18.4 (AMD, RDNA 3.5 page).
+
+def kernel_is_fixed(release: str) -> bool:
+    """Whether a kernel is known to have the two commits that gfx1151 needs (7f26af7, 7445db6).
+
+    HWE from 6.17.0-19, OEM from 6.14.0-1018, any from 6.18.4 (AMD, RDNA 3.5 page). Build numbers
+    are each flavour's own: 6.17.0-1005-oem and -azure count from 1000 and are older than the
+    fixes, and AMD names no build of theirs.
     """
-    match = re.match(r"(\d+)\.(\d+)\.(\d+)(?:-(\d+))?", release)
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)(?:-(\d+))?(?:-(\w+))?", release)
     if not match:
         return False
-    major, minor, patch, build = (int(part or 0) for part in match.groups())
-    if (major, minor, patch) >= (6, 18, 4):
+    version = tuple(int(part) for part in match.groups()[:3])
+    build, flavour = int(match.group(4) or 0), match.group(5)
+    if version >= (6, 18, 4):
         return True
-    if (major, minor) == (6, 17) and "oem" not in release:
-        return build >= 19
-    if "oem" in release:
-        return (major, minor) > (6, 14) or ((major, minor) == (6, 14) and build >= 1018)
-    return False
+    if flavour == "oem":
+        return version == (6, 14, 0) and build >= 1018
+    return version == (6, 17, 0) and 19 <= build < 1000
 
 
 def driver(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
@@ -187,13 +222,29 @@ def driver(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         f"amdgpu-dkms: {survey['driver'] or 'absent'}",
         "this run purges it: it shadows the kernel's own driver; reboot afterwards",
     )
-    # Known to break ROCm on this chip; Ubuntu's package carries the upstream date in its version.
-    bad = "20251125" in survey["firmware"]
-    yield Finding(
-        "FIRMWARE.BROKEN",
-        "refuse" if bad else "ok",
-        f"linux-firmware: {survey['firmware'] or 'unknown'}",
-        "sudo apt update && sudo apt install --only-upgrade linux-firmware, then reboot",
+    yield firmware(survey)
+
+
+def firmware(survey: dict[str, Any]) -> Finding:
+    """The GPU's scheduler firmware (MES), as the running driver tells it."""
+    there = any(g["device"] == STRIX_HALO_PCI for g in survey["gpus"])
+    versions, package = survey["mes"], survey["firmware"] or "unknown"
+    code = "FIRMWARE.BROKEN"
+    if BROKEN_MES in versions:
+        return Finding(
+            code,
+            "refuse",
+            f"MES firmware {BROKEN_MES} hangs this GPU (ROCm issue 5724); package {package}",
+            "sudo apt update && sudo apt install --only-upgrade linux-firmware, remove"
+            " amdgpu-dkms-firmware where it is installed, then reboot",
+        )
+    if versions or not there:
+        return Finding(code, "ok", f"MES firmware {', '.join(versions) or 'of no GPU'}")
+    return Finding(
+        code,
+        "warn",
+        f"MES firmware unknown: debugfs does not tell it; package {package} says nothing of it",
+        f"sudo mount -t debugfs none /sys/kernel/debug, then run again; {BROKEN_MES} is broken",
     )
 
 
@@ -210,17 +261,45 @@ def leftovers(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
 
 
 def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
-    """Disk room for two releases and, where it is not there yet, ROCm."""
-    needed = 2 * cfg.comfyui.release_disk_gib
-    if cfg.rocm.version and not survey["rocm"].startswith("ii"):
-        needed += cfg.rocm.disk_gib
-    free = survey["free"] / GIB
+    """Disk room for what is still to be built, on each disk; of later needs a warning only."""
+    release = cfg.comfyui.release_disk_gib
+    # ii, or hi where it is held.
+    rocm = cfg.rocm.disk_gib if cfg.rocm.version and survey["rocm"][1:2] != "i" else 0
+    now = (0 if survey["sealed"] else release) + rocm
+    needs = {
+        "/opt/strixbox": (now, now + release),
+        "/var/cache": (now * DOWNLOADS, (now + release) * DOWNLOADS),
+        cfg.box.home: (0, HOME_GIB),
+    }
+    verdict: Verdict = "ok"
+    told = []
+    for paths in by_disk(survey["disks"]):
+        free = survey["disks"][paths[0]]["free"] / GIB
+        # What is downloaded is part of what is needed in all.
+        counted = [p for p in paths if not (p == "/var/cache" and "/opt/strixbox" in paths)]
+        least, later = (sum(needs[path][i] for path in counted) for i in (0, 1))
+        if free < least:
+            verdict = "refuse"
+        elif free < later and verdict == "ok":
+            verdict = "warn"
+        told.append(
+            f"{' and '.join(paths)}: {free:.0f} GiB free, {math.ceil(least)} needed now,"
+            f" {math.ceil(later)} with the next upgrade"
+        )
     yield Finding(
         "DISK.ROOM",
-        "ok" if free >= needed else "refuse",
-        f"{free:.0f} GiB free for /opt, {needed} GiB needed for two releases and ROCm",
-        "free disk room, or mount a larger disk at /opt",
+        verdict,
+        "; ".join(told),
+        "free disk room, or put a larger disk there: a mount, or for /opt/strixbox a link",
     )
+
+
+def by_disk(disks: dict[str, dict[str, int]]) -> list[list[str]]:
+    """The paths that share a disk, together."""
+    found: dict[int, list[str]] = {}
+    for path, disk in disks.items():
+        found.setdefault(disk["device"], []).append(path)
+    return list(found.values())
 
 
 def user(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:

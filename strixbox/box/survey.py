@@ -133,12 +133,32 @@ def writable(path: str) -> bool:
         return False
 
 
-def free_bytes(path: str) -> int:
-    """Room on the disk that ``path`` is or will be on."""
+def disk(path: str) -> dict[str, int]:
+    """Device and free bytes of the disk that ``path`` is or will be on; links are followed."""
+    path = os.path.realpath(path)
     while not os.path.exists(path):
         path = os.path.dirname(path)
-    disk = os.statvfs(path)
-    return disk.f_bavail * disk.f_frsize
+    state = os.statvfs(path)
+    return {"device": os.stat(path).st_dev, "free": state.f_bavail * state.f_frsize}
+
+
+def mes_firmware() -> list[str]:
+    """Versions of the GPU's scheduler firmware (MES) as the running driver tells them to root.
+
+    The package's version does not: noble's is 20240318.git... with later files put in.
+    """
+    found: set[str] = set()
+    for path in glob.glob("/sys/kernel/debug/dri/*/amdgpu_firmware_info"):
+        found.update(mes_versions(text(path)))
+    return sorted(found)
+
+
+def mes_versions(told: str) -> list[str]:
+    """Versions in the text of amdgpu_firmware_info, as 0x83; MES_KIQ is another firmware."""
+    lines = re.findall(
+        r"^MES feature version: \d+, firmware version: 0x([0-9a-f]+)$", told, re.MULTILINE
+    )
+    return [hex(int(version, 16)) for version in lines if int(version, 16)]
 
 
 def secure_boot() -> str:
@@ -153,7 +173,7 @@ def secure_boot() -> str:
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"user", "home", "port", "service"}``."""
+    """``{"user", "home", "port", "service", "seal"}``."""
     meminfo = re.search(r"^MemTotal:\s+(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
     cpu = re.search(r"^model name\s*:\s*(.+)$", text("/proc/cpuinfo"), re.MULTILINE)
     holder = listener(query["port"])
@@ -170,11 +190,12 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "gfx_targets": gfx_targets(),
         "kfd": os.path.exists("/dev/kfd"),
         "render": bool(glob.glob("/dev/dri/renderD*")),
-        "free": free_bytes("/opt/strixbox"),
-        "free_home": free_bytes(query["home"]),
+        "disks": {path: disk(path) for path in ("/opt/strixbox", "/var/cache", query["home"])},
+        "sealed": os.path.exists(query["seal"]),
         "rocm": rocm.strip(),
         "driver": driver.strip(),
         "firmware": firmware.strip(),
+        "mes": mes_firmware(),
         "overrides": overrides(query["home"]),
         "secure_boot": secure_boot(),
         "time": int(time.time()),

@@ -7,16 +7,23 @@ from strixbox.facts import Survey
 from strixbox.layout import SERVICE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.preflight import examine
+from strixbox.release import Release
 
 
 @box_operation
-def examined_box(cfg: Config) -> Steps:
+def examined_box(cfg: Config, release: Release) -> Steps:
     """Look at the box and tell what is not in order; nothing is ever changed.
 
     + cfg: the box's settings, box_accept among them
+    + release: the release that shall be in use, which needs disk room where it is not there
     """
     survey = ask(
-        Survey, user=cfg.box.user, home=cfg.box.home, port=cfg.comfyui.port, service=SERVICE
+        Survey,
+        user=cfg.box.user,
+        home=cfg.box.home,
+        port=cfg.comfyui.port,
+        service=SERVICE,
+        seal=release.seal,
     )
     findings = examine(survey, cfg)
     for finding in findings:

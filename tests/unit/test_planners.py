@@ -405,10 +405,16 @@ GOOD: dict[str, Any] = {
     "gfx_targets": ["110501"],
     "kfd": True,
     "render": True,
-    "free": 200 * GIB,
+    "disks": {
+        "/opt/strixbox": {"device": 1, "free": 200 * GIB},
+        "/var/cache": {"device": 1, "free": 200 * GIB},
+        "/home/anna": {"device": 1, "free": 200 * GIB},
+    },
+    "sealed": False,
     "rocm": "",
     "driver": "",
     "firmware": "20240318.git3b128b60-0ubuntu2.18",
+    "mes": ["0x80"],
     "overrides": [],
     "secure_boot": "on",
     "time": 1_790_000_000,
@@ -419,6 +425,14 @@ GOOD: dict[str, Any] = {
     "init": "systemd",
     "port": None,
 }
+
+
+def disks(opt: int, var: int, home: int) -> dict[str, dict[str, int]]:
+    """Free GiB; the same number stands for the same disk."""
+    rooms = {"/opt/strixbox": opt, "/var/cache": var, "/home/anna": home}
+    return {path: {"device": free, "free": free * GIB} for path, free in rooms.items()}
+
+
 SPOILT: dict[str, tuple[dict[str, Any], str, str]] = {
     "another distribution": ({"distribution": "debian-12"}, "OS.DISTRIBUTION", "refuse"),
     "ARM": ({"machine": "aarch64"}, "OS.DISTRIBUTION", "refuse"),
@@ -449,9 +463,18 @@ SPOILT: dict[str, tuple[dict[str, Any], str, str]] = {
         "warn",
     ),
     "dkms": ({"driver": "ii 1:6.12"}, "DRIVER.DKMS", "warn"),
-    "broken firmware": ({"firmware": "20251125-0ubuntu1"}, "FIRMWARE.BROKEN", "refuse"),
+    "broken firmware": ({"mes": ["0x83"]}, "FIRMWARE.BROKEN", "refuse"),
+    "firmware that is not told": ({"mes": []}, "FIRMWARE.BROKEN", "warn"),
+    "a RAM disk of half the carved-out memory": ({"memory": 31 * GIB}, "RAM.TMPFS", "refuse"),
     "override": ({"overrides": ["/etc/environment: HSA"]}, "ENV.OVERRIDE", "warn"),
-    "full disk": ({"free": 3 * GIB}, "DISK.ROOM", "refuse"),
+    "full disk": ({"disks": disks(3, 3, 3)}, "DISK.ROOM", "refuse"),
+    "room for one release": (
+        {"disks": disks(20, 20, 20), "rocm": "ii 7.2.1"},
+        "DISK.ROOM",
+        "warn",
+    ),
+    "a small disk for /var": ({"disks": disks(200, 3, 200)}, "DISK.ROOM", "refuse"),
+    "a full disk for the home": ({"disks": disks(200, 200, 1)}, "DISK.ROOM", "warn"),
     "another home": ({"home": "/srv/anna"}, "USER.HOME", "refuse"),
     "no account": ({"home": None}, "USER.HOME", "refuse"),
     "port taken": ({"port": "nginx (process 7)"}, "PORT.TAKEN", "refuse"),
@@ -496,6 +519,46 @@ def test_rocm_6_4_is_warned_of_with_the_way_out(cfg: Config) -> None:
     assert "rocm_7_2" in finding.mend
 
 
+def test_what_is_there_already_needs_no_room(cfg: Config) -> None:
+    def room(**survey: Any) -> str:
+        (found,) = [f for f in examine(GOOD | survey, cfg) if f.code == "DISK.ROOM"]
+        return found.verdict
+
+    built = {"sealed": True, "rocm": "ii 6.4.2"}
+    assert cfg.rocm.disk_gib + cfg.comfyui.release_disk_gib == 42
+    assert room(disks=disks(41, 41, 41)) == "refuse"
+    assert room(disks=disks(43, 43, 43)) == "warn"
+    assert room(disks=disks(61, 61, 61)) == "ok"
+    assert room(disks=disks(17, 17, 17), rocm="hi 6.4.2") == "warn"
+    # A converged box is never refused: nothing is built.
+    assert room(disks=disks(0, 0, 0), **built) == "warn"
+    # The downloads are part of the whole on one disk, and asked of /var where it is another.
+    assert room(disks=disks(200, 10, 200)) == "refuse"
+    assert room(disks=disks(200, 11, 200)) == "warn"
+
+
+def test_gtt_is_advised_from_the_memory_that_the_kernel_has(new: Config) -> None:
+    pool = {"device": "0x1586", "vram": str(64 * GIB), "gtt": str(8 * GIB)}
+    found = {f.code: f for f in examine(GOOD | {"memory": 62 * GIB, "gpus": [pool]}, new)}
+    assert found["GPU.GTT"].verdict == "warn"
+    assert f"pages_limit={38 * GIB // 4096} " in found["GPU.GTT"].mend
+
+
+def test_a_kernel_that_does_not_know_the_chip_is_named_with_a_newer_one(cfg: Config) -> None:
+    old = GOOD | {"kernel": "6.8.0-51-generic", "kfd": False, "render": False}
+    found = {f.code: f for f in examine(old, cfg)}
+    for code in ("GPU.KFD", "GPU.RENDER", "KERNEL.ROCM"):
+        assert "linux-oem-24.04c" in found[code].mend, code
+    # A kernel that knows it has another reason.
+    found = {f.code: f for f in examine(GOOD | {"kfd": False}, cfg)}
+    assert "dmesg" in found["GPU.KFD"].mend
+
+
+def test_a_box_without_the_gpu_has_no_firmware_to_warn_of(new: Config) -> None:
+    found = {f.code: f for f in examine(GOOD | {"gpus": [], "mes": []}, new)}
+    assert found["FIRMWARE.BROKEN"].verdict == "ok"
+
+
 @pytest.mark.parametrize(
     ("release", "fixed"),
     [
@@ -506,7 +569,10 @@ def test_rocm_6_4_is_warned_of_with_the_way_out(cfg: Config) -> None:
         ("6.14.0-37-generic", False),
         ("6.17.0-18-generic", False),
         ("6.17.0-19-generic", True),
-        ("6.17.0-1005-oem", True),
+        ("6.17.0-1005-oem", False),
+        ("6.17.0-1005-azure", False),
+        ("6.17.0-20-lowlatency", True),
+        ("6.14.0-1018-azure", False),
         ("6.18.3", False),
         ("6.18.4", True),
         ("6.19.0-rc1", True),

@@ -120,11 +120,38 @@ def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
 
 
 def test_the_survey_copes_with_any_machine() -> None:
-    query = {"user": "nobody-here", "home": "/no/home", "port": 1, "service": "none.service"}
+    query = {
+        "user": "nobody-here",
+        "home": "/no/home",
+        "port": 1,
+        "service": "none.service",
+        "seal": "/none",
+    }
     told = asked("survey", query)
     assert told["home"] is None
     assert told["memory"] > 0
-    assert told["free"] > 0
+    assert set(told["disks"]) == {"/opt/strixbox", "/var/cache", "/no/home"}
+    assert all(disk["free"] > 0 for disk in told["disks"].values())
+    assert told["sealed"] is False
+
+
+def test_the_schedulers_firmware_is_told_from_the_others() -> None:
+    told = (
+        "ME feature version: 35, firmware version: 0x00000083\n"
+        "MES_KIQ feature version: 6, firmware version: 0x0000006f\n"
+        "MES feature version: 1, firmware version: 0x00000083\n"
+        "MES feature version: 0, firmware version: 0x00000000\n"
+    )
+    assert survey.mes_versions(told) == ["0x83"]
+    assert survey.mes_versions("") == []
+
+
+def test_a_disk_is_that_of_the_links_target(tmp_path: Path) -> None:
+    (tmp_path / "opt").symlink_to("/proc")
+    assert (
+        survey.disk(str(tmp_path / "opt" / "none" / "deep"))["device"]
+        == Path("/proc").stat().st_dev
+    )
 
 
 def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Popen[str], Any]:
