@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,14 @@ class Prover:
     def torch(self) -> dict[str, Any]:
         """Torch imports, is the ROCm build, and computes where there is a GPU."""
         answer = self.run("-c", TORCH_PROOF)
+        if answer.returncode < 0:
+            # hipMalloc of 6.4 and 7.0 to 7.1 segfaults on this chip with newer kernels.
+            name = signal.Signals(-answer.returncode).name
+            raise SystemExit(
+                f"torch of {self.release} was ended by {name} when it used the GPU: this ROCm does"
+                " not work with this kernel; put the box into the group rocm_7_2 in boxes.yaml,"
+                " or see preflight's findings for kernel and firmware"
+            )
         if answer.returncode != 0:
             raise SystemExit(
                 f"torch of {self.release} does not work: {_last(answer.stdout)};"
@@ -95,6 +104,12 @@ class Prover:
                 f"torch {proof['version']} of {self.release} is not the build for ROCm"
                 f" {wanted} (torch.version.hip is {proof['hip']}); remove"
                 f" {self.release} and run again"
+            )
+        if proof.get("product") is False:
+            raise SystemExit(
+                f"torch of {self.release} computes wrong numbers on {proof['gpu']}: this build does"
+                " not fit the chip; put the box into the group rocm_7_2 in boxes.yaml, or see"
+                " launch_variables' HSA_OVERRIDE_GFX_VERSION"
             )
         return proof
 
