@@ -545,6 +545,7 @@ def test_the_lock_leaves_torch_to_the_stack(cfg: Config, new: Config) -> None:
         assert "+rocm" in release.packages()["torch"]
         assert release.packages()["numpy"] == each.python.numpy
         assert "requests" in release.packages()
+        assert "pip" in release.packages()  # ComfyUI-Manager starts `python -m pip`
         assert f"torch=={release.packages()['torch']}" in constraints(each.python)
         assert f"torch=={release.packages()['torch']}" in overrides(release)
         assert all("%" not in file_name(wheel) for wheel in each.python.wheels)
