@@ -184,9 +184,12 @@ class Installed(BoxFact[dict[str, dict[str, Any]]]):
 class VerifiedFiles(BoxFact[dict[str, Any]]):
     """``files``: kind and verified sha256 by path; ``urls``: hashes recorded at first use."""
 
-    def command(self, paths: tuple[str, ...], records: str) -> StringCommand:
-        """Ask about ``paths``; nothing is hashed."""
-        return read("verified_files", {"paths": list(paths), "records": records})
+    def command(
+        self, paths: tuple[str, ...], records: str, user: str | None = None
+    ) -> StringCommand:
+        """Ask about ``paths``, which ``user`` owns (None: root); nothing is hashed."""
+        query = {"paths": list(paths), "records": records, "user": user}
+        return read("verified_files", query)
 
 
 class ModelTier(BoxFact[dict[str, Any]]):

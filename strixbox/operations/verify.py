@@ -102,7 +102,7 @@ def models(cfg: Config, release: Release) -> Row:
     active = f"{cfg.comfyui.base_directory}/models"
     archive = cfg.models.archive
     paths = tuple(path for m in cfg.models.manifest for path in Places.of(m, active, archive).all())
-    known = ask(VerifiedFiles, paths=paths, records=RECORDS)
+    known = ask(VerifiedFiles, paths=paths, records=RECORDS, user=cfg.box.user)
     todo = model_plan(cfg.models.manifest, active, archive, known)
     told = ", ".join(f"{step.model.name}: {step.action}" for step in todo[:3])
     return _row("models", not todo, f"{len(cfg.models.manifest)} where they belong", told)
