@@ -58,7 +58,7 @@ class Checkouts(BoxFact[dict[str, dict[str, Any]]]):
 
 
 class Environments(BoxFact[dict[str, dict[str, Any]]]):
-    """For each Python environment: ``python``, ``packages`` and torch's ``hip``."""
+    """For each Python environment: ``python``, ``packages``, torch's ``hip`` and ``owners``."""
 
     def command(self, paths: tuple[str, ...]) -> StringCommand:
         """Ask about the environments at ``paths``."""
@@ -68,9 +68,9 @@ class Environments(BoxFact[dict[str, dict[str, Any]]]):
 class UserNodes(BoxFact[dict[str, str]]):
     """Digest of requirements.txt by custom node of the user's."""
 
-    def command(self, directory: str) -> StringCommand:
-        """Ask about the nodes in ``directory``."""
-        return read("user_nodes", {"directory": directory})
+    def command(self, directory: str, user: str) -> StringCommand:
+        """Ask about the nodes in ``directory``, which ``user`` owns."""
+        return read("user_nodes", {"directory": directory, "user": user})
 
 
 class Service(BoxFact[dict[str, Any]]):
