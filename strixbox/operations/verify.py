@@ -14,7 +14,9 @@ from strixbox.facts import (
     Checkouts,
     Environments,
     FileStates,
+    FileText,
     RocmRemains,
+    Seal,
     TmpfsMount,
     VerifiedFiles,
 )
@@ -24,16 +26,18 @@ from strixbox.locks import lock_text
 from strixbox.locks import pins as lock_pins
 from strixbox.models import Places
 from strixbox.models import plan as model_plan
+from strixbox.nodes import troubles
 from strixbox.operations.apt import astray
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right
 from strixbox.operations.mount import mount_is_right
+from strixbox.operations.python import node_record
 from strixbox.operations.release import ask_service, service_trouble
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release
 from strixbox.tools import command_files, node_files, settings_file
 
-Verdict = Literal["right", "WRONG", "unknown"]
+Verdict = Literal["right", "WRONG", "unknown", "warning"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,18 @@ def checkouts(cfg: Config, release: Release) -> Row:
     return _row("ComfyUI and nodes", not wrong, f"{len(wanted)} at their commits", f"{wrong}")
 
 
+def own_nodes(cfg: Config, release: Release) -> Row:
+    """The user's own nodes have what they ask for and load.
+
+    Only a warning: they are the user's, and the box is right without them.
+    """
+    record, seal = ask(FileText, path=node_record(release)), ask(Seal, path=release.seal)
+    told = troubles(record, seal)
+    if told:
+        return Row("your own nodes", "warning", "; ".join(told))
+    return Row("your own nodes", "right", f"{len(release.user_nodes)} with requirements")
+
+
 def ram_disk(cfg: Config, release: Release) -> Row:
     """The RAM disk is mounted with its size."""
     now = ask(TmpfsMount, path=cfg.tmpfs.path, user=cfg.box.user)
@@ -131,6 +147,7 @@ CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
     account,
     torch,
     checkouts,
+    own_nodes,
     ram_disk,
     models,
     tools,
