@@ -61,7 +61,7 @@ class Checkouts(BoxFact[dict[str, dict[str, Any]]]):
 
 
 class Environments(BoxFact[dict[str, dict[str, Any]]]):
-    """For each Python environment: ``python``, ``packages`` and torch's ``hip``."""
+    """For each Python environment: ``python``, ``packages``, torch's ``hip`` and ``owners``."""
 
     def command(self, paths: tuple[str, ...]) -> StringCommand:
         """Ask about the environments at ``paths``."""
@@ -71,9 +71,9 @@ class Environments(BoxFact[dict[str, dict[str, Any]]]):
 class UserNodes(BoxFact[dict[str, str]]):
     """Digest of requirements.txt by custom node of the user's."""
 
-    def command(self, directory: str) -> StringCommand:
-        """Ask about the nodes in ``directory``."""
-        return read("user_nodes", {"directory": directory})
+    def command(self, directory: str, user: str) -> StringCommand:
+        """Ask about the nodes in ``directory``, which ``user`` owns."""
+        return read("user_nodes", {"directory": directory, "user": user})
 
 
 class Service(BoxFact[dict[str, Any]]):
@@ -194,9 +194,12 @@ class Installed(BoxFact[dict[str, dict[str, Any]]]):
 class VerifiedFiles(BoxFact[dict[str, Any]]):
     """``files``: kind and verified sha256 by path; ``urls``: hashes recorded at first use."""
 
-    def command(self, paths: tuple[str, ...], records: str) -> StringCommand:
-        """Ask about ``paths``; nothing is hashed."""
-        return read("verified_files", {"paths": list(paths), "records": records})
+    def command(
+        self, paths: tuple[str, ...], records: str, user: str | None = None
+    ) -> StringCommand:
+        """Ask about ``paths``, which ``user`` owns (None: root); nothing is hashed."""
+        query = {"paths": list(paths), "records": records, "user": user}
+        return read("verified_files", query)
 
 
 class ModelTier(BoxFact[dict[str, Any]]):

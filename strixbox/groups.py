@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pyinfra_cli.util import parse_cli_arg
 
 from strixbox.inventory import ROOT
 
@@ -26,6 +25,9 @@ def read_group_data(folder: Path = ROOT / "group_data") -> dict[str, dict[str, A
 
 def command_line_data(context: click.Context | None) -> dict[str, Any]:
     """What ``--data key=value`` overrides, parsed as pyinfra parses it; empty without a CLI."""
+    # Not above: pyinfra_cli patches the standard library with gevent as soon as it is imported.
+    from pyinfra_cli.util import parse_cli_arg
+
     pairs = context.params.get("data", ()) if context else ()
     return {
         key: parse_cli_arg(value)

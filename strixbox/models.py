@@ -20,6 +20,10 @@ class Step:
     path: str
     source: str = ""
 
+    def leaves_a_link(self, active: str) -> bool:
+        """Whether a move leaves a link at the old place, for ComfyUI to find the model by."""
+        return self.source.startswith(f"{active}/")
+
 
 @dataclass(frozen=True)
 class Places:

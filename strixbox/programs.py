@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,10 @@ class Refusal(StringCommand):
         return False, CommandOutput([OutputLine("stderr", self.sentence)])
 
 
+class QueryTooLong(ValueError):
+    """A question that does not fit into one command; see ``in_parts``."""
+
+
 @cache
 def source(program: str) -> str:
     """Text of ``strixbox/box/<program>.py``."""
@@ -102,11 +106,27 @@ def read(program: str, query: Mapping[str, Any]) -> StringCommand:
     """Command that asks the box: the query goes as argument, JSON comes on stdout."""
     text = json.dumps(query, separators=(",", ":"))
     if len(text) > QUERY_LIMIT:
-        raise ValueError(f"the query for {program} has {len(text)} bytes; ask in parts")
+        raise QueryTooLong(f"the query for {program} has {len(text)} bytes; ask in parts")
     # A reader makes files too: git status writes an index.
     return StringCommand(
         UMASK, "exec", "python3", "-c", QuoteString(source(program)), QuoteString(text)
     )
+
+
+def in_parts(words: Sequence[str], limit: int = QUERY_LIMIT // 2) -> list[tuple[str, ...]]:
+    """``words`` in runs that each fit into one query, in their order; one run at the least.
+
+    The other half is for what a query holds besides, and for the quotes of shells around it.
+    """
+    parts: list[list[str]] = [[]]
+    length = 0
+    for word in words:
+        length += len(json.dumps(word)) + 1
+        if parts[-1] and length > limit:
+            parts.append([])
+            length = len(json.dumps(word)) + 1
+        parts[-1].append(word)
+    return [tuple(part) for part in parts]
 
 
 def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:
@@ -114,4 +134,4 @@ def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:
     return Run("python3", "-c", source(program), stdin=json.dumps(order), mend="", live=live)
 
 
-__all__ = ["QUERY_LIMIT", "Refusal", "Run", "read", "source", "write"]
+__all__ = ["QUERY_LIMIT", "QueryTooLong", "Refusal", "Run", "in_parts", "read", "source", "write"]

@@ -6,6 +6,8 @@ from strixbox.config import Config
 from strixbox.layout import LOCKS
 from strixbox.operations.files import place_files
 from strixbox.operations.python import (
+    BUILDER,
+    build_account,
     python_environment,
     user_node_requirements,
     uv_tool,
@@ -18,6 +20,7 @@ from strixbox.tree import BoxFile, shipped
 @deploy("Python")
 def python(cfg: Config, release: Release) -> None:
     uv_tool(name="Install uv", python=cfg.python)
+    build_account(name="Have an account that may do nothing but build", account=BUILDER)
     place_files(
         name="Write the lock and the constraints",
         files=(
@@ -27,4 +30,8 @@ def python(cfg: Config, release: Release) -> None:
     )
     wheel_files(name="Download the stack's wheels", release=release)
     python_environment(name="Install torch and ComfyUI's requirements", release=release)
-    user_node_requirements(name="Install what the user's own nodes ask for", release=release)
+    user_node_requirements(
+        name="Install what the user's own nodes ask for",
+        release=release,
+        user=cfg.box.user,
+    )

@@ -15,11 +15,15 @@ from typing import Any
 
 # Never ask for a password on a machine where nobody sits.
 ENVIRONMENT = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+# git itself waits for ever on a line that has gone silent: under 1000 bytes a second for a minute
+# is the end (git-config: http.lowSpeedLimit, http.lowSpeedTime).
+STALL = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 
 
 def git(path: str, *words: str) -> subprocess.CompletedProcess[bytes]:
     """Run git in ``path`` and return what it said."""
-    command = ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", "-C", path]
+    settings = ("-c", "safe.directory=*", "-c", "advice.detachedHead=false", *STALL)
+    command = ["git", *settings, "-C", path]
     return subprocess.run([*command, *words], env=ENVIRONMENT, capture_output=True, check=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import pwd
 import re
 import sys
 from typing import Any
@@ -51,11 +52,33 @@ def _hip(site: str) -> str | None:
     return match.group(1) if match else None
 
 
+def _owners(paths: list[str]) -> list[str]:
+    """Names of the accounts that own these paths, and ``anyone`` where others may write to one."""
+    found: set[str] = set()
+    for path in paths:
+        try:
+            info = os.lstat(path)
+        except OSError:
+            continue
+        try:
+            found.add(pwd.getpwuid(info.st_uid).pw_name)
+        except KeyError:
+            found.add(str(info.st_uid))
+        if info.st_mode & 0o022 and not os.path.islink(path):
+            found.add("anyone")
+    return sorted(found)
+
+
 def environment(path: str) -> dict[str, Any]:
-    """``python``, ``packages`` (version by canonical name) and ``hip`` of one environment."""
+    """``python``, ``packages`` (version by canonical name), ``hip`` and ``owners`` of one.
+
+    Owners are those of the environment's own parts and of every package; not of each file in them.
+    """
     packages: dict[str, str] = {}
     hip = None
+    parts = [path, *(os.path.join(path, name) for name in ("bin", "bin/python", "pyvenv.cfg"))]
     for site in glob.glob(os.path.join(glob.escape(path), "lib", "python3.*", "site-packages")):
+        parts += [site, *(os.path.join(site, name) for name in os.listdir(site))]
         hip = hip or _hip(site)
         for info in glob.glob(os.path.join(glob.escape(site), "*.dist-info", "METADATA")):
             header = _header(info)
@@ -63,7 +86,12 @@ def environment(path: str) -> dict[str, Any]:
             whole = os.path.exists(os.path.join(os.path.dirname(info), "RECORD"))
             if whole and len(header) == 2:
                 packages[_canonical(header["Name"])] = header["Version"]
-    return {"python": _python(path), "packages": packages, "hip": hip}
+    return {
+        "python": _python(path),
+        "packages": packages,
+        "hip": hip,
+        "owners": _owners(parts),
+    }
 
 
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:

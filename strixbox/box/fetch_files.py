@@ -2,24 +2,51 @@
 
 A file that is there already is hashed and recorded, not downloaded. One with another hash is
 somebody's: it is never overwritten. A file without a known hash is recorded at first use.
+
+What lies in somebody's directory is read and written as that account: whatever runs under it, a
+custom node for one, may plant a link there, and root would follow it anywhere. Only the records are
+root's.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
 import os
 import pwd
+import stat
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 CHUNK = 1 << 20
 TRIES = 4
 RESERVE = 256 << 20  # bytes that a download leaves free on its disk
+
+
+@contextmanager
+def acting_as(name: str | None) -> Iterator[None]:
+    """Be that account for every look and step in the file system; None stays who it is."""
+    account = pwd.getpwnam(name) if name else None
+    if account is None or account.pw_uid == os.geteuid():
+        yield
+        return
+    user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 class Records:
@@ -35,9 +62,8 @@ class Records:
         self.data.setdefault("files", {})
         self.data.setdefault("urls", {})
 
-    def note(self, item: dict[str, Any], digest: str) -> None:
-        """Remember that ``item`` was read and had this hash."""
-        info = os.stat(item["path"])
+    def note(self, item: dict[str, Any], digest: str, info: os.stat_result) -> None:
+        """Remember that ``item`` was read while it was ``info``, and had this hash."""
         identity = [info.st_size, info.st_mtime_ns, info.st_ino]
         self.data["files"][item["path"]] = {"identity": identity, "sha256": digest}
         if item["url"]:
@@ -77,17 +103,36 @@ class Progress:
         print(f"{line}, {rate / 2**20:.1f} MiB/s", flush=True)
 
 
-def sha256(path: str) -> str:
-    """Hash of a file, with progress for a large one."""
+def unfollowed(path: str, flags: int) -> int:
+    """Opener of regular files: a link fails, and a pipe is not waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+
+
+def sha256(path: str) -> tuple[str, os.stat_result]:
+    """Hash of a file, with progress for a large one, and what the file was meanwhile."""
     digest = hashlib.sha256()
-    progress = Progress(f"checking {os.path.basename(path)}", os.path.getsize(path))
     done = 0
-    with open(path, "rb") as stream:
+    with open(path, "rb", opener=unfollowed) as stream:
+        info = os.fstat(stream.fileno())
+        progress = Progress(f"checking {os.path.basename(path)}", info.st_size)
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
             done += len(chunk)
             progress.tell(done)
-    return digest.hexdigest()
+    return digest.hexdigest(), info
+
+
+def resumable(part: str) -> int:
+    """Bytes of a part that can be continued; what else stands in its place is taken away."""
+    try:
+        info = os.lstat(part)
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISREG(info.st_mode) and os.access(part, os.W_OK, effective_ids=True):
+        return info.st_size
+    # A link, or a part that was begun by another account: its name is ours, its content is lost.
+    _forget(part)
+    return 0
 
 
 def download(item: dict[str, Any], part: str) -> None:
@@ -107,7 +152,7 @@ def download(item: dict[str, Any], part: str) -> None:
 
 
 def _transfer(item: dict[str, Any], part: str) -> None:
-    have = os.path.getsize(part) if os.path.exists(part) else 0
+    have = resumable(part)
     headers = {"User-Agent": "strixbox", "Accept-Encoding": "identity"}
     tag = _text(part + ".etag")
     if have and tag:
@@ -136,9 +181,9 @@ def _transfer(item: dict[str, Any], part: str) -> None:
         resumed = answer.status == 206
         length = answer.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length else None
-        _room(item["path"], (total or 0) - (have if resumed else 0))
-        with open(part + ".etag", "w", encoding="utf-8") as stream:
-            stream.write(answer.headers.get("ETag", ""))
+        # What came before is continued, or makes room for what comes now.
+        _room(item["path"], (total or 0) - have)
+        _write(part + ".etag", answer.headers.get("ETag", ""))
         _receive(item, part, answer, resumed, total)
 
 
@@ -146,7 +191,7 @@ def _receive(
     item: dict[str, Any], part: str, answer: Any, resumed: bool, total: int | None
 ) -> None:
     progress = Progress(os.path.basename(item["path"]), total)
-    with open(part, "ab" if resumed else "wb") as stream:
+    with open(part, "ab" if resumed else "wb", opener=unfollowed) as stream:
         done = stream.tell()
         try:
             while chunk := answer.read(CHUNK):
@@ -154,7 +199,7 @@ def _receive(
                 done += len(chunk)
                 progress.tell(done)
         except (OSError, http.client.HTTPException) as error:
-            if getattr(error, "errno", None) == 28:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise Cut(f"cut after {done} bytes ({error})") from None
         stream.flush()
@@ -181,31 +226,36 @@ def _forget(part: str) -> None:
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read().strip()
-    except OSError:
+        with open(path, encoding="utf-8", opener=unfollowed) as stream:
+            return stream.read(1024).strip()
+    except (OSError, ValueError):
         return ""
 
 
-def have(item: dict[str, Any], records: Records) -> None:
-    """Have one file at its place, with its hash recorded."""
-    path = item["path"]
-    wanted = item["sha256"] or records.data["urls"].get(item["url"])
+def _write(path: str, text: str) -> None:
     if os.path.lexists(path):
-        found = sha256(path)
+        os.unlink(path)
+    with open(path, "x", encoding="utf-8", opener=unfollowed) as stream:
+        stream.write(text)
+
+
+def have(item: dict[str, Any], wanted: str | None) -> tuple[str, os.stat_result]:
+    """Have one file at its place; its hash, and what it was when it was hashed."""
+    path = item["path"]
+    if os.path.lexists(path):
+        found, info = sha256(path)
         if wanted and found != wanted:
             raise SystemExit(
                 f"{path} is there with another content (sha256 {found}, wanted {wanted}); it was"
                 " left alone: move it away, or mend its sha256 in the settings, then run again"
             )
-        records.note(item, found)
-        return
+        return found, info
     if not item["url"]:
         raise SystemExit(f"{path} is not there and has no url; put it there or give it a url")
     part = f"{path}.part"
     print(f"downloading {item['url']}", flush=True)
     download(item, part)
-    found = sha256(part)
+    found, _ = sha256(part)
     if wanted and found != wanted:
         _forget(part)
         raise SystemExit(
@@ -214,26 +264,45 @@ def have(item: dict[str, Any], records: Records) -> None:
         )
     if not wanted:
         print(f"{os.path.basename(path)}: first use, sha256 {found} is recorded", flush=True)
-    if item["owner"]:
-        account = pwd.getpwnam(item["owner"])
-        os.chown(part, account.pw_uid, account.pw_gid)
-    os.chmod(part, 0o644)
+    # exFAT and NTFS have one owner and one mode for all, and say so to everybody but root.
+    with suppress(PermissionError):
+        os.chmod(part, 0o644)
     os.replace(part, path)
     _forget(part)
-    records.note(item, found)
+    return found, os.lstat(path)
+
+
+def trouble(error: OSError, item: dict[str, Any]) -> str:
+    """What the system refused, and the mend."""
+    path, owner = item["path"], item["owner"]
+    if owner and error.errno in (errno.EACCES, errno.EPERM):
+        where = os.path.dirname(path)
+        return (
+            f"{path} could not be read or written by {owner}: {error.strerror}; ComfyUI runs as"
+            f" {owner} and could not either. Give it to that account (sudo chown {owner}: {where},"
+            " and the file where there is one), then run again"
+        )
+    if error.errno == errno.ELOOP:
+        return (
+            f"{path} is a link where a file is wanted; it was left alone: move it away, run again"
+        )
+    return (
+        f"{path} could not be written: {error.strerror}; free disk room or mend that, then run"
+        " again"
+    )
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"items": [{"url", "path", "sha256", "owner"}], "records"}``."""
+    """``{"items": [{"url", "path", "sha256", "owner"}], "records"}``; owner None: root's own."""
     records = Records(order["records"])
     for item in order["items"]:
+        wanted = item["sha256"] or records.data["urls"].get(item["url"])
         try:
-            have(item, records)
+            with acting_as(item["owner"]):
+                found, info = have(item, wanted)
+            records.note(item, found, info)
         except OSError as error:
-            raise SystemExit(
-                f"{item['path']} could not be written: {error.strerror}; free disk room or mend"
-                " that, then run again"
-            ) from None
+            raise SystemExit(trouble(error, item)) from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Writer: many links, each made by one rename; what stands there and is no link is left alone."""
+"""Writer: many links, each made by one rename; what stands there and is no link is left alone.
+
+They are made as the account that owns the directories: a link that something of its own planted
+there leads no further than the account itself may go.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,39 @@ import sys
 from typing import Any
 
 
+def become(name: str) -> None:
+    """Work as that account from here on."""
+    account = pwd.getpwnam(name)
+    if account.pw_uid == os.geteuid():
+        return
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+
+
+def link(path: str, target: str) -> None:
+    """Have a link at ``path``."""
+    if os.path.lexists(path) and not os.path.islink(path):
+        raise SystemExit(f"{path} is a file of its own; move it away and run again")
+    aside = f"{path}.strixbox-new"
+    if os.path.lexists(aside):
+        os.unlink(aside)
+    os.symlink(target, aside)
+    os.replace(aside, path)
+
+
 def main(order: dict[str, Any]) -> None:
     """``{"links": [[path, target]], "owner"}``."""
-    account = pwd.getpwnam(order["owner"])
+    become(order["owner"])
     for path, target in order["links"]:
-        if os.path.lexists(path) and not os.path.islink(path):
-            raise SystemExit(f"{path} is a file of its own; move it away and run again")
-        aside = f"{path}.strixbox-new"
-        if os.path.lexists(aside):
-            os.unlink(aside)
-        os.symlink(target, aside)
-        os.lchown(aside, account.pw_uid, account.pw_gid)
-        os.replace(aside, path)
+        try:
+            link(path, target)
+        except OSError as error:
+            raise SystemExit(
+                f"{path} could not be made a link by {order['owner']}: {error.strerror}; see who"
+                f" owns {os.path.dirname(path)} (sudo chown {order['owner']}: gives it back), then"
+                " run again"
+            ) from None
 
 
 if __name__ == "__main__":

@@ -2,39 +2,82 @@
 
 The order: copy beside the target, check the hash, flush, rename into place, have the old place
 name the new one, and only then is the source gone. Run again, it goes on where it was cut.
+
+All of it is done as the account that the tiers belong to, so a link that something planted there
+leads no further than that account may go. A model of somebody else's that it may read becomes its
+own by the move.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import pwd
 import shutil
+import stat
 import sys
+from contextlib import suppress
 from typing import Any
 
 CHUNK = 1 << 20
 
 
+def become(name: str) -> None:
+    """Work as that account from here on."""
+    account = pwd.getpwnam(name)
+    if account.pw_uid == os.geteuid():
+        return
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+
+
+def unfollowed(path: str, flags: int) -> int:
+    """Opener of regular files: a link fails, and a pipe is not waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+
+
 def sha256(path: str) -> str:
     """Hash of a file."""
-    with open(path, "rb") as stream:
+    with open(path, "rb", opener=unfollowed) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def copy(source: str, part: str) -> str:
-    """Copy with owner, mode and times; returns the hash of what was read."""
+    """Copy with group, mode and times; returns the hash of what was read."""
     digest = hashlib.sha256()
-    with open(source, "rb") as old, open(part, "wb") as new:
+    with (
+        open(source, "rb", opener=unfollowed) as old,
+        open(part, "wb", opener=unfollowed) as new,
+    ):
         while chunk := old.read(CHUNK):
             digest.update(chunk)
             new.write(chunk)
         new.flush()
         os.fsync(new.fileno())
     info = os.stat(source)
-    os.chown(part, info.st_uid, info.st_gid)
-    shutil.copystat(source, part)
+    if info.st_uid != os.geteuid():
+        print(f"{source} was of uid {info.st_uid}; it is yours at its new place", flush=True)
+    # The group is kept where the account is in it, and the mode where the disk knows any: exFAT and
+    # NTFS have one owner and one mode for all, and say so to everybody but root.
+    with suppress(PermissionError):
+        os.chown(part, -1, info.st_gid)
+    with suppress(PermissionError):
+        shutil.copystat(source, part)
     return digest.hexdigest()
+
+
+def discard(path: str) -> None:
+    """Take away what an earlier move left, whatever somebody made of it; its room is free again."""
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(info.st_mode):
+        raise SystemExit(f"{path} is a directory and in the way; move it away and run again")
+    os.unlink(path)
 
 
 def flush(path: str) -> None:
@@ -56,13 +99,14 @@ def move(item: dict[str, Any]) -> None:
                 " you do not want, then run again"
             )
     else:
+        part = f"{target}.part"
+        discard(part)
         free = os.statvfs(os.path.dirname(target))
         if os.path.getsize(source) > free.f_bavail * free.f_frsize:
             raise SystemExit(
                 f"{os.path.dirname(target)} has no room for {source}; free disk room, run again"
             )
         print(f"moving {source} to {target}", flush=True)
-        part = f"{target}.part"
         read = copy(source, part)
         if sha256(part) != read:
             os.unlink(part)
@@ -74,24 +118,33 @@ def move(item: dict[str, Any]) -> None:
         if os.path.lexists(aside):
             os.unlink(aside)
         os.symlink(target, aside)
-        info = os.stat(target)
-        os.lchown(aside, info.st_uid, info.st_gid)
         os.replace(aside, source)
     else:
         os.unlink(source)
     flush(os.path.dirname(source))
 
 
+def trouble(error: OSError, source: str, owner: str) -> str:
+    """What the system refused, and the mend."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"{source} could not be moved by {owner}: {error.filename}: {error.strerror}; nothing"
+            f" is lost. ComfyUI runs as {owner} and needs it too: give {owner} the file and both"
+            f" directories (sudo chown {owner}: PATH), then run again"
+        )
+    return (
+        f"{source} could not be moved: {error.strerror}; nothing is lost: mend that and run again"
+    )
+
+
 def main(order: dict[str, Any]) -> None:
-    """``{"items": [{"source", "target", "link"}]}``."""
+    """``{"items": [{"source", "target", "link"}], "owner"}``."""
+    become(order["owner"])
     for item in order["items"]:
         try:
             move(item)
         except OSError as error:
-            raise SystemExit(
-                f"{item['source']} could not be moved: {error.strerror}; nothing is lost: mend that"
-                " and run again"
-            ) from None
+            raise SystemExit(trouble(error, item["source"], order["owner"])) from None
 
 
 if __name__ == "__main__":

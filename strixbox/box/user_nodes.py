@@ -5,26 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
+import stat
 import sys
 from typing import Any
 
 
+def become(name: str) -> None:
+    """Work as that account from here on: whatever it linked there is read with its own rights."""
+    account = pwd.getpwnam(name)
+    if account.pw_uid == os.geteuid():
+        return
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+
+
 def main(query: dict[str, Any]) -> dict[str, str]:
-    """``{"directory": ...}`` -> sha256 of requirements.txt by node, for nodes that have one.
+    """``{"directory", "user"}`` -> sha256 of requirements.txt by node, for nodes that have one.
 
     Names that ComfyUI itself skips (hidden ones and ``.disabled``) are left out.
     """
     found: dict[str, str] = {}
     try:
+        become(query["user"])
         nodes = sorted(os.listdir(query["directory"]))
-    except OSError:
+    except (OSError, KeyError):  # no directory, or no such account: preflight tells of that
         return found
     for node in nodes:
         if node.startswith((".", "__")) or node.endswith(".disabled"):
             continue
         try:
             path = os.path.join(query["directory"], node, "requirements.txt")
-            with open(path, "rb") as stream:
+            # Not blocking: a pipe that stands there would never be answered.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            with open(descriptor, "rb") as stream:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    continue
                 found[node] = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError:
             continue

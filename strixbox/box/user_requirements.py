@@ -1,42 +1,118 @@
 """Writer: requirements of the user's own nodes, into a release that is being built.
 
-A node whose requirements cannot be had does not stop the release: it is told, and recorded.
+A node whose requirements cannot be had does not stop the release: it is told, and recorded. The
+files are read as the user, who may have linked anything there, and their text is handed to uv; uv
+itself is started without any rights by the words that come with the order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pwd
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+LIMIT = 1 << 20
 
-def install(uv: list[str], requirements: str, environment: dict[str, str]) -> str | None:
-    """Install one file; None, or the reason why it could not be done."""
+
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Be that account for every look into the file system."""
+    account = pwd.getpwnam(name)
+    if account.pw_uid == os.geteuid():
+        yield
+        return
+    user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def requirements(path: str, digest: str) -> bytes:
+    """Text of a requirements file.
+
+    Raises:
+        ValueError: saying why it is not to be used.
+    """
+    try:
+        # Not blocking: a pipe that stands there would never be answered.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError("requirements.txt is no file")
+            text = stream.read(LIMIT + 1)
+    except OSError as error:
+        raise ValueError(f"requirements.txt cannot be read: {error.strerror}") from None
+    if len(text) > LIMIT:
+        raise ValueError("requirements.txt is longer than 1 MiB")
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise ValueError("requirements.txt changed during the deploy; the next one takes it up")
+    return text
+
+
+def install(uv: list[str], text: bytes) -> str | None:
+    """Install what one file asks for; None, or the reason why it could not be done."""
     answer = subprocess.run(
-        [*uv, "--requirements", requirements],
-        env=environment,
+        [*uv, "--requirements", "-"],
+        input=text,
         capture_output=True,
-        text=True,
         check=False,
     )
     if answer.returncode == 0:
         return None
-    return " ".join(answer.stderr.split())[-400:]
+    return " ".join(answer.stderr.decode(errors="replace").split())[-400:] or "uv failed"
+
+
+def installed(order: dict[str, Any], node: str, digest: str) -> str | None:
+    """Have what one node asks for; None, or the reason why it could not be done."""
+    path = os.path.join(order["directory"], node, "requirements.txt")
+    try:
+        with acting_as(order["user"]):
+            text = requirements(path, digest)
+    except ValueError as error:
+        return str(error)
+    return install(order["uv"], text)
+
+
+def recorded(path: str) -> dict[str, dict[str, str | None]]:
+    """What earlier runs installed into this release."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"uv": [words], "environment", "directory", "nodes": {name: sha256}, "record"}``."""
-    results: dict[str, dict[str, str | None]] = {}
-    environment = {**os.environ, **order["environment"]}
+    """``{"uv": [words], "user", "directory", "nodes", "record", "seal"}``.
+
+    ``nodes`` is the sha256 of requirements.txt by name.
+    """
+    results = recorded(order["record"])
     for node, digest in order["nodes"].items():
         print(f"requirements of the user's node {node}", flush=True)
-        path = os.path.join(order["directory"], node, "requirements.txt")
-        reason = install(order["uv"], path, environment)
+        before = results.get(node)
+        reason = installed(order, node, digest)
+        results[node] = {"sha256": digest, "failed": reason}
         if reason:
             print(f"{node}: not installed, it may not load: {reason}", flush=True)
-        results[node] = {"sha256": digest, "failed": reason}
+        elif before and os.path.exists(order["seal"]):
+            # The proof says that it does not load; the release is proved again.
+            os.unlink(order["seal"])
+            print(f"{node}: installed now; sudo systemctl restart comfyui loads it", flush=True)
     aside = order["record"] + ".new"
     with open(aside, "w", encoding="utf-8") as stream:
         json.dump(results, stream, indent=1)

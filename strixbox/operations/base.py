@@ -12,7 +12,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
-from strixbox.programs import Refusal
+from strixbox.programs import QueryTooLong, Refusal, in_parts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,16 +46,42 @@ def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
 def ask(fact: type[FactBase[T]], /, **query: Any) -> T:
     """The fact's value as it is on the box now.
 
+    A question about more ``paths`` than fit into one command is asked in parts.
+
     Raises:
         BoxTrouble: where the box did not answer, so that nothing is decided on a guess.
     """
-    value: T | None = host.get_fact(fact, **query)
+    paths = query.get("paths")
+    if not isinstance(paths, tuple):
+        return _ask(fact, **query)
+    value, *more = (_ask(fact, **query | {"paths": part}) for part in in_parts(paths))
+    for other in more:
+        value = merged(value, other)
+    return value
+
+
+def _ask(fact: type[FactBase[T]], /, **query: Any) -> T:
+    try:
+        value: T | None = host.get_fact(fact, **query)
+    except QueryTooLong as error:
+        raise BoxTrouble(
+            f"The question {fact.__name__} does not fit into one command: {error}; name fewer"
+            " things in the setting that this operation is about."
+        ) from None
     if value is None:
         raise BoxTrouble(
             f"The box did not answer the question {fact.__name__}; the lines above say why."
             " Mend that and run the same command again."
         )
     return value
+
+
+def merged(one: Any, other: Any) -> Any:
+    """The answers to two parts of a question as one: tables are joined, deep ones too."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = {key: merged(one[key], other[key]) for key in one.keys() & other.keys()}
+        return one | other | both
+    return other
 
 
 def say(text: str) -> None:

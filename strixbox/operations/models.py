@@ -38,14 +38,14 @@ def model_files(models: Models, active: str, user: str) -> Steps:
 
     + models: the manifest and the archive's directory
     + active: models directory of the active tier
-    + user: the account that owns what is downloaded
+    + user: the account that owns the tiers, and as which all of it is done
 
     One question for the whole manifest; files that are not in it are never touched.
     """
     paths = tuple(
         path for model in models.manifest for path in Places.of(model, active, models.archive).all()
     )
-    known = ask(VerifiedFiles, paths=paths, records=RECORDS)
+    known = ask(VerifiedFiles, paths=paths, records=RECORDS, user=user)
     todo = plan(models.manifest, active, models.archive, known)
     if not todo:
         host.noop(f"{len(models.manifest)} models are where they belong")
@@ -58,10 +58,14 @@ def model_files(models: Models, active: str, user: str) -> Steps:
     links = [step for step in todo if step.action == "link"]
     if moves:
         items = [
-            {"source": step.source, "target": step.path, "link": step.source.startswith(active)}
+            {
+                "source": step.source,
+                "target": step.path,
+                "link": step.leaves_a_link(active),
+            }
             for step in moves
         ]
-        yield write("move_file", {"items": items}, live=True)
+        yield write("move_file", {"items": items, "owner": user}, live=True)
     if fetches:
         items = [
             {

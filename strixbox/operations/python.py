@@ -1,21 +1,30 @@
-"""uv and the Python environment of a release."""
+"""uv and the Python environment of a release.
+
+What goes into a release's environment runs other people's code: setup.py of what a node of the
+user's asks for, and every .pth file whenever the environment's interpreter is started, which uv
+does. So an account that may do nothing else builds it (strixbox/box/hand_over.py), and root neither
+builds nor starts what is in it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 from pyinfra.context import host
 
 from strixbox.config import Python, Wheel
-from strixbox.facts import Environments, FileStates, VerifiedFiles
+from strixbox.facts import Account, Environments, FileStates, FileText, VerifiedFiles
 from strixbox.layout import LOCKS, OPT, RECORDS, WHEELS
 from strixbox.locks import lock_text, pins
+from strixbox.nodes import unmet
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.programs import Run, write
 from strixbox.release import Release, file_name, overrides
 
+BUILDER = "strixbox"  # the account that builds environments
 # uv asks no file of the box's for settings, and never fetches an interpreter of its own.
 UV_ENVIRONMENT = {
     "UV_CACHE_DIR": "/var/cache/strixbox/uv",
@@ -28,6 +37,31 @@ UV_ENVIRONMENT = {
 def uv_program(python: Python) -> str:
     """Path of the pinned uv."""
     return f"{OPT}/uv/{python.uv_version}/bin/uv"
+
+
+@box_operation
+def build_account(account: str) -> Steps:
+    """Have the account that builds environments: no login, no home, no group but its own.
+
+    + account: its name
+    """
+    now = ask(Account, user=account)
+    if now["exists"] and not 0 < now["uid"] < 1000:
+        raise BoxTrouble(
+            f"The account {account} (uid {now['uid']}) is somebody's, and strixbox builds"
+            " environments as an account of that name; rename yours (usermod --login), then run"
+            " again."
+        )
+    if now["exists"]:
+        host.noop(f"the account {account} exists")
+        return
+    say(f"{account}: create the account")
+    yield Run(
+        *("useradd", "--system", "--user-group", "--no-create-home"),
+        *("--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"),
+        *("--comment", "builds Python environments", account),
+        mend=f"The account {account} could not be made; useradd's words are above.",
+    )
 
 
 @box_operation
@@ -104,12 +138,18 @@ def python_environment(release: Release) -> Steps:
     + release: the release whose environment it is
 
     A marker stands in the release while packages are installed; found by the next run, it means
-    that this one was cut short, and the environment is made anew.
+    that this one was cut short, and the environment is made anew. It is the builder's for as long,
+    and root's at the end.
     """
-    python, venv = release.python, release.venv
+    python, venv, builder = release.python, release.venv, as_builder(release)
     needs = environment_needs(release)
     if not needs:
         host.noop(f"{venv} holds {len(release.packages())} packages as pinned")
+        return
+    if needs.loose:
+        say(f"{venv}: give it back to root")
+    if not needs.anew and not needs.packages:
+        yield handed_over(release, build=False)
         return
     say(f"{venv}: Python {python.version}, {len(needs.packages)} packages to install")
     if 0 < len(needs.packages) <= 5:
@@ -118,17 +158,21 @@ def python_environment(release: Release) -> Steps:
     yield Run("touch", _marker(release), mend="")
     if needs.anew:
         # What was installed for the user's nodes goes with it, and so does the proof.
-        yield Run("rm", "-f", _record(release), release.seal, mend="")
-        yield _new_venv(python, venv)
+        yield Run("rm", "-f", node_record(release), release.seal, mend="")
+        yield Run("rm", "-rf", venv, mend="")
+    yield handed_over(release, build=True)
+    if needs.anew:
+        yield _new_venv(python, venv, builder)
     if needs.wheels:
         yield _uv(
-            *(python, "pip", "install", "--quiet", "--python", venv),
+            *(python, builder, "pip", "install", "--quiet", "--python", venv),
             *("--no-deps", "--no-index", "--reinstall", "--compile-bytecode"),
             *(f"{WHEELS}/{file_name(wheel)}" for wheel in needs.wheels),
             mend="The stack's wheels could not be installed; the lines above say why. Free disk"
             f" room or remove the damaged file in {WHEELS}, then run again.",
         )
-    yield _install_lock(python, venv, python.requirements)
+    yield _install_lock(python, venv, python.requirements, builder)
+    yield handed_over(release, build=False)
     yield Run("rm", _marker(release), mend="")
     left = environment_needs(release)
     if left:
@@ -141,6 +185,8 @@ def python_environment(release: Release) -> Steps:
 @box_operation
 def locked_environment(python: Python, path: str, lock: str) -> Steps:
     """Have an environment at ``path`` with the packages of a hashed lock.
+
+    Root may build and start this one: it holds wheels with hashes in our lock, and nothing else.
 
     + python: interpreter, uv and package index
     + path: the environment
@@ -157,9 +203,10 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         return
     say(f"{path}: Python {python.version}, {len(wanted if anew else wrong)} packages to install")
     if anew:
-        yield _new_venv(python, path)
+        yield Run("rm", "-rf", path, mend="")
+        yield _new_venv(python, path, ())
     yield Run("touch", marker, mend="")
-    yield _install_lock(python, path, lock)
+    yield _install_lock(python, path, lock, ())
     yield Run("rm", marker, mend="")
 
 
@@ -170,9 +217,10 @@ class Needs:
     anew: bool
     packages: dict[str, str | None]  # version that is there, by name of a package that is wrong
     wheels: tuple[Wheel, ...]
+    loose: bool  # another account than root may write to it
 
     def __bool__(self) -> bool:
-        return self.anew or bool(self.packages)
+        return self.anew or bool(self.packages) or self.loose
 
 
 def environment_needs(release: Release) -> Needs:
@@ -182,65 +230,120 @@ def environment_needs(release: Release) -> Needs:
     """
     marker = ask(FileStates, paths=(_marker(release),))[_marker(release)]
     now = ask(Environments, paths=(release.venv,))[release.venv]
-    anew = now["python"] != release.python.version or marker["kind"] != "absent"
+    return lacking(release, now, begun=marker["kind"] != "absent")
+
+
+def lacking(release: Release, now: dict[str, Any], *, begun: bool) -> Needs:
+    """What an environment that is ``now`` like this lacks.
+
+    + release: what it shall hold
+    + now: what the fact Environments tells of it
+    + begun: whether a run was cut short while it built it
+    """
+    anew = now["python"] != release.python.version or begun
     held = {} if anew else now["packages"]
     wrong = {n: held.get(n) for n, v in release.packages().items() if held.get(n) != v}
     wheels = tuple(w for w in release.python.wheels if canonicalize_name(w.project) in wrong)
-    return Needs(anew, wrong, wheels)
+    loose = not anew and now["owners"] != ["root"]
+    return Needs(anew, wrong, wheels, loose)
 
 
-def _record(release: Release) -> str:
+def node_record(release: Release) -> str:
+    """File that says of which nodes of the user's the requirements are installed."""
     return f"{release.path}/user-nodes.json"
+
+
+@box_operation
+def user_node_requirements(release: Release, user: str) -> Steps:
+    """Install what the user's own nodes ask for, with the stack's packages held in place.
+
+    + release: the release that is being built
+    + user: the account that owns the nodes, and as which their files are read
+
+    What could not be had is tried again by every deploy.
+    """
+    record = ask(FileText, path=node_record(release))
+    anew = environment_needs(release).anew
+    nodes = dict(release.user_nodes) if anew else unmet(record, release.user_nodes)
+    if record and not nodes:
+        host.noop("the user's nodes have their requirements")
+        return
+    say(f"{release.venv}: requirements of the user's nodes: {', '.join(nodes) or 'none'}")
+    held = f"{release.path}/overrides.txt"
+    yield Run("mkdir", "-p", release.path, mend="")
+    yield Run("tee", held, stdin=overrides(release), mend="")
+    if nodes:
+        yield handed_over(release, build=True)
+    yield write(
+        "user_requirements",
+        {
+            "uv": [
+                *(*as_builder(release), uv_program(release.python), "pip", "install", "--quiet"),
+                *("--python", release.venv, "--default-index", release.python.index_url),
+                *("--override", held, "--constraint", held),
+            ],
+            "user": user,
+            "directory": f"{release.comfyui.base_directory}/custom_nodes",
+            "nodes": nodes,
+            "record": node_record(release),
+            "seal": release.seal,
+        },
+        live=True,
+    )
+    if nodes:
+        yield handed_over(release, build=False)
+
+
+def as_builder(release: Release) -> tuple[str, ...]:
+    """Words before a command that runs as the builder, with a cache that goes with the build.
+
+    What a build leaves in a cache would be trusted by the next one. And uv links files out of its
+    cache: a kept one would share them with every release.
+    """
+    cache = _cache(release)
+    own = {"HOME": cache, "TMPDIR": cache, "UV_CACHE_DIR": cache}
+    return (
+        *("setpriv", f"--reuid={BUILDER}", f"--regid={BUILDER}", "--clear-groups"),
+        *("--no-new-privs", "env", "--chdir=/"),
+        *(f"{name}={value}" for name, value in (UV_ENVIRONMENT | own).items()),
+    )
+
+
+def handed_over(release: Release, *, build: bool) -> Run:
+    """The command that gives the environment to the builder, or back to root.
+
+    + release: whose environment
+    + build: whether building begins, or has ended
+    """
+    order = {
+        "builder": BUILDER,
+        "environment": release.venv,
+        "cache": _cache(release),
+        "build": build,
+    }
+    return write("hand_over", order)
+
+
+def _cache(release: Release) -> str:
+    return f"{release.path}/cache"
 
 
 def _marker(release: Release) -> str:
     return f"{release.path}/unfinished"
 
 
-@box_operation
-def user_node_requirements(release: Release) -> Steps:
-    """Install what the user's own nodes ask for, with the stack's packages held in place.
-
-    + release: the release that is being built
-    """
-    record = _record(release)
-    done = ask(FileStates, paths=(record,))[record]["kind"] == "file"
-    if done and not environment_needs(release).anew:
-        host.noop("the user's nodes have their requirements")
-        return
-    say(f"{release.venv}: requirements of {len(release.user_nodes)} nodes of the user's")
-    held = f"{release.path}/overrides.txt"
-    yield Run("mkdir", "-p", release.path, mend="")
-    yield Run("tee", held, stdin=overrides(release), mend="")
-    yield write(
-        "user_requirements",
-        {
-            "uv": [
-                *(uv_program(release.python), "pip", "install", "--quiet"),
-                *("--python", release.venv, "--default-index", release.python.index_url),
-                *("--override", held, "--constraint", held),
-            ],
-            "environment": UV_ENVIRONMENT,
-            "directory": f"{release.comfyui.base_directory}/custom_nodes",
-            "nodes": dict(release.user_nodes),
-            "record": record,
-        },
-        live=True,
-    )
-
-
-def _new_venv(python: Python, path: str) -> Run:
+def _new_venv(python: Python, path: str, builder: tuple[str, ...]) -> Run:
     return _uv(
-        *(python, "venv", "--quiet", "--clear", "--no-project"),
+        *(python, builder, "venv", "--quiet", "--no-project"),
         *("--python", f"python{python.version}", path),
         mend=f"Python {python.version} is not on the box; install it, or set python_version"
         " and wheels for the one it has.",
     )
 
 
-def _install_lock(python: Python, path: str, lock: str) -> Run:
+def _install_lock(python: Python, path: str, lock: str, builder: tuple[str, ...]) -> Run:
     return _uv(
-        *(python, "pip", "install", "--quiet", "--python", path),
+        *(python, builder, "pip", "install", "--quiet", "--python", path),
         *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode"),
         *("--default-index", python.index_url, "--requirements", f"{LOCKS}/{lock}.txt"),
         mend=f"The packages of {lock} could not be installed from {python.index_url}; see that the"
@@ -248,6 +351,8 @@ def _install_lock(python: Python, path: str, lock: str) -> Run:
     )
 
 
-def _uv(python: Python, *words: str, mend: str) -> Run:
-    settings = [f"{name}={value}" for name, value in UV_ENVIRONMENT.items()]
-    return Run("env", *settings, uv_program(python), *words, mend=mend, live=True)
+def _uv(python: Python, builder: tuple[str, ...], *words: str, mend: str) -> Run:
+    """uv as the builder, or as root where there is none."""
+    settings = (f"{name}={value}" for name, value in UV_ENVIRONMENT.items())
+    before = builder or ("env", *settings)
+    return Run(*before, uv_program(python), *words, mend=mend, live=True)

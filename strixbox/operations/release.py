@@ -28,7 +28,8 @@ def release_for(cfg: Config) -> Release:
     The user's nodes belong to it: each release installs what they ask for, so one that was added
     since means a new release. No task changes them, so they may be asked for here.
     """
-    nodes = host.get_fact(UserNodes, directory=f"{cfg.comfyui.base_directory}/custom_nodes")
+    directory = f"{cfg.comfyui.base_directory}/custom_nodes"
+    nodes = host.get_fact(UserNodes, directory=directory, user=cfg.box.user)
     return Release(cfg.python, cfg.comfyui, nodes or {})
 
 

@@ -18,6 +18,7 @@ from strixbox.facts import (
     FileStates,
     FileText,
     RocmRemains,
+    Seal,
     Service,
     TmpfsMount,
     VerifiedFiles,
@@ -30,10 +31,12 @@ from strixbox.locks import lock_text
 from strixbox.locks import pins as lock_pins
 from strixbox.models import Places
 from strixbox.models import plan as model_plan
+from strixbox.nodes import troubles
 from strixbox.operations.apt import KEY, astray, repository_files
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right
 from strixbox.operations.mount import fstab_entry, is_owned, mount_is_right
+from strixbox.operations.python import node_record
 from strixbox.operations.release import ask_service, settled_service
 from strixbox.operations.shell import bashrc, has_block
 from strixbox.purge import plan as purge_plan
@@ -41,7 +44,7 @@ from strixbox.release import Release
 from strixbox.tools import command_files, node_files, settings_file
 from strixbox.tree import BoxFile
 
-Verdict = Literal["right", "WRONG", "unknown"]
+Verdict = Literal["right", "WRONG", "unknown", "warning"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,18 @@ def checkouts(cfg: Config, release: Release) -> Row:
     now = ask(Checkouts, paths=tuple(wanted))
     wrong = [p for p, c in wanted.items() if now[p]["commit"] != c or now[p]["edited"]]
     return _row("ComfyUI and nodes", not wrong, f"{len(wanted)} at their commits", f"{wrong}")
+
+
+def own_nodes(cfg: Config, release: Release) -> Row:
+    """The user's own nodes have what they ask for and load.
+
+    Only a warning: they are the user's, and the box is right without them.
+    """
+    record, seal = ask(FileText, path=node_record(release)), ask(Seal, path=release.seal)
+    told = troubles(record, seal)
+    if told:
+        return Row("your own nodes", "warning", "; ".join(told))
+    return Row("your own nodes", "right", f"{len(release.user_nodes)} with requirements")
 
 
 def ram_disk(cfg: Config, release: Release) -> Row:
@@ -153,7 +168,7 @@ def models(cfg: Config, release: Release) -> Row:
     active = f"{cfg.comfyui.base_directory}/models"
     archive = cfg.models.archive
     paths = tuple(path for m in cfg.models.manifest for path in Places.of(m, active, archive).all())
-    known = ask(VerifiedFiles, paths=paths, records=RECORDS)
+    known = ask(VerifiedFiles, paths=paths, records=RECORDS, user=cfg.box.user)
     todo = model_plan(cfg.models.manifest, active, archive, known)
     told = ", ".join(f"{step.model.name}: {step.action}" for step in todo[:3])
     return _row("models", not todo, f"{len(cfg.models.manifest)} where they belong", told)
@@ -182,6 +197,7 @@ CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
     account,
     torch,
     checkouts,
+    own_nodes,
     ram_disk,
     models,
     tools,

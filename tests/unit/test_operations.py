@@ -21,9 +21,14 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 import strixbox.box
 import strixbox.operations
 from strixbox import programs
+from strixbox.config import Models
+from strixbox.facts import BoxFact, FileStates, Installed, VerifiedFiles
 from strixbox.layout import RUN
+from strixbox.models import Places, plan
+from strixbox.operations import base
+from strixbox.operations.base import BoxTrouble, ask
 from strixbox.operations.files import strays
-from strixbox.programs import QUERY_LIMIT, Run, read, source, write
+from strixbox.programs import QUERY_LIMIT, Run, in_parts, read, source, write
 from strixbox.tree import ROOT
 
 
@@ -157,6 +162,62 @@ def test_an_order_goes_over_stdin_and_is_not_shown() -> None:
 def test_a_question_that_is_too_long_is_an_error_of_ours() -> None:
     with pytest.raises(ValueError, match="ask in parts"):
         read("file_states", {"paths": ["x" * QUERY_LIMIT]})
+
+
+class StandInBox:
+    """Answers questions of ``ask`` as a box whose files are all absent, and counts them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def get_fact(self, fact: type[BoxFact[Any]], **query: Any) -> Any:
+        """What the fact's command would bring; the command is made, so that its length counts."""
+        fact().command(**query)
+        self.asked += 1
+        absent = {path: {"kind": "absent", "sha256": None} for path in query["paths"]}
+        return {"files": absent, "urls": {"http://h/x": "a"}} if fact is VerifiedFiles else absent
+
+
+def test_a_manifest_of_2000_models_is_asked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = StandInBox()
+    monkeypatch.setattr(base, "host", box)
+    names = [f"a rather long name of a model, größe {number}.safetensors" for number in range(2000)]
+    models = Models.model_validate(
+        {
+            "archive": "/mnt/sata/models",
+            "manifest": tuple(
+                {"name": name, "folder": "loras", "tier": "active", "url": f"http://h/{number}"}
+                for number, name in enumerate(names)
+            ),
+        }
+    )
+    active = "/home/anna/ComfyUI/models"
+    places = (Places.of(model, active, models.archive).all() for model in models.manifest)
+    paths = tuple(path for both in places for path in both)
+    known = ask(VerifiedFiles, paths=paths, records="/r", user="anna")
+    assert known["files"].keys() == set(paths)
+    assert known["urls"] == {"http://h/x": "a"}
+    assert 2 < box.asked < 20
+    assert len(plan(models.manifest, active, models.archive, known)) == 2000
+    assert ask(FileStates, paths=()) == {}
+
+
+def test_a_question_that_cannot_be_parted_is_trouble_of_this_box(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base, "host", StandInBox())
+    with pytest.raises(BoxTrouble, match=r"Installed does not fit into one command: .*; name"):
+        ask(Installed, packages=("x" * QUERY_LIMIT,))
+
+
+def test_parts_keep_every_word_in_its_order() -> None:
+    words = [f"{'ü' * (number % 40)}{number}" for number in range(5000)]
+    parts = in_parts(words)
+    assert [word for part in parts for word in part] == words
+    for part in parts:
+        read("file_states", {"paths": list(part)})
+    assert in_parts(()) == [()]
+    assert in_parts(("x" * 50_000, "y")) == [("x" * 50_000,), ("y",)]
 
 
 def test_tasks_are_straight_lines() -> None:

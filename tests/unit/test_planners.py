@@ -379,6 +379,19 @@ def test_steps_of_a_model(case: str) -> None:
     assert [step.action for step in found] == actions
 
 
+def test_only_the_active_place_keeps_a_link() -> None:
+    # An archive whose name begins like the active tier's is another directory.
+    archive = "/a-archive/loras/m"
+    for tier, source, target in (("archive", ACTIVE, archive), ("active", archive, ACTIVE)):
+        files = {source: file(), target: ABSENT}
+        moves = [
+            step
+            for step in steps(model(tier), Places(ACTIVE, archive), files, {})
+            if step.action == "move"
+        ]
+        assert [step.leaves_a_link("/a") for step in moves] == [tier == "archive"], tier
+
+
 def test_one_tier_needs_no_archive() -> None:
     known = {"files": {"/a/loras/m": file()}, "urls": {}}
     assert plan((model(),), "/a", None, known) == []
@@ -619,6 +632,7 @@ def test_the_lock_leaves_torch_to_the_stack(cfg: Config, new: Config) -> None:
         assert "+rocm" in release.packages()["torch"]
         assert release.packages()["numpy"] == each.python.numpy
         assert "requests" in release.packages()
+        assert "pip" in release.packages()  # ComfyUI-Manager starts `python -m pip`
         assert f"torch=={release.packages()['torch']}" in constraints(each.python)
         assert f"torch=={release.packages()['torch']}" in overrides(release)
         assert all("%" not in file_name(wheel) for wheel in each.python.wheels)

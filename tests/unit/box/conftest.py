@@ -6,9 +6,15 @@ import grp
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from strixbox.programs import source
 
@@ -16,10 +22,61 @@ ME = pwd.getpwuid(os.geteuid()).pw_name
 MY_GROUP = grp.getgrgid(os.getegid()).gr_name
 
 
+OTHER = "nobody"  # an account that may do nothing
+
+
+def _python_for_other() -> str | None:
+    """A Python that the other account can read, where this is root; root's own often is not."""
+    if os.geteuid() != 0:
+        return None
+    account = pwd.getpwnam(OTHER)
+    for program in (sys.executable, "/usr/bin/python3"):
+        command = [program, "-I", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        try:
+            answer = subprocess.run(
+                command, user=account.pw_uid, group=account.pw_gid, extra_groups=[], check=False
+            )
+        except OSError:
+            continue
+        if answer.returncode == 0:
+            return program
+    return None
+
+
+OTHERS_PYTHON = _python_for_other()
+needs_root = pytest.mark.skipif(
+    OTHERS_PYTHON is None, reason="only root can work as another account"
+)
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A directory of the other account's; pytest's own are closed to it."""
+    outer = Path(tempfile.mkdtemp(prefix="strixbox-test-"))
+    outer.chmod(0o755)
+    folder = outer / "theirs"
+    folder.mkdir()
+    shutil.chown(folder, OTHER)
+    yield folder
+    shutil.rmtree(outer)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Iterator[Path]:
+    """A file that is root's alone, and is the same when the test ends."""
+    path = tmp_path / "secret"
+    path.write_text("root's\n")
+    path.chmod(0o600)
+    yield path
+    assert path.read_text() == "root's\n"
+    assert path.stat().st_uid == os.geteuid()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def started(program: str, order: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run a writer with its order on stdin, in a Python of its own."""
     return subprocess.run(
-        [sys.executable, "-I", "-c", source(program)],
+        [OTHERS_PYTHON or sys.executable, "-I", "-c", source(program)],
         input=json.dumps(order),
         capture_output=True,
         text=True,
@@ -31,7 +88,7 @@ def started(program: str, order: dict[str, Any]) -> subprocess.CompletedProcess[
 def asked(program: str, query: dict[str, Any]) -> Any:
     """Run a reader with its query as argument and return its answer."""
     answer = subprocess.run(
-        [sys.executable, "-I", "-c", source(program), json.dumps(query)],
+        [OTHERS_PYTHON or sys.executable, "-I", "-c", source(program), json.dumps(query)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import fetch_files
+from tests.unit.box.conftest import OTHER, needs_root, started
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -178,3 +181,89 @@ def test_damaged_records_are_made_anew(tmp_path: Path, server: Server) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "files.json").write_text("{half")
     assert fetch(tmp_path, server).read_bytes() == BODY
+
+
+def test_a_part_makes_room_for_what_takes_its_place(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of another file, so that it is not continued; its bytes count as room.
+    (tmp_path / "m.safetensors.part").write_bytes(bytes(len(BODY) - 10))
+    asked: list[int] = []
+    monkeypatch.setattr(fetch_files, "_room", lambda path, needed: asked.append(needed))
+    assert fetch(tmp_path, server).read_bytes() == BODY
+    assert asked == [10]
+
+
+def fetched_as_other(folder: Path, server: Server, records: Path) -> tuple[int, str]:
+    """Have the file as root has it for another account; exit code and last words."""
+    item = {
+        "url": server.url,
+        "path": str(folder / "m.safetensors"),
+        "sha256": SHA256,
+        "owner": OTHER,
+    }
+    answer = started("fetch_files", {"items": [item], "records": str(records)})
+    assert "Traceback" not in answer.stderr
+    return answer.returncode, answer.stderr
+
+
+@needs_root
+def test_what_is_a_users_is_written_by_the_user_and_recorded_by_root(
+    theirs: Path, server: Server, tmp_path: Path
+) -> None:
+    records = tmp_path / "state" / "files.json"
+    assert fetched_as_other(theirs, server, records) == (0, "")
+    assert (theirs / "m.safetensors").owner() == OTHER
+    assert records.stat().st_uid == os.geteuid()
+    assert json.loads(records.read_text())["files"][str(theirs / "m.safetensors")]
+    # Once more: it is hashed and recorded, not downloaded.
+    assert fetched_as_other(theirs, server, records) == (0, "")
+    assert server.ranges == [None]
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["m.safetensors.part", "m.safetensors.part.etag"])
+@pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to", "pipe"])
+def test_nothing_planted_leads_root_elsewhere(
+    theirs: Path, server: Server, tmp_path: Path, secret: Path, name: str, kind: str
+) -> None:
+    if kind == "pipe":
+        os.mkfifo(theirs / name)
+    else:
+        getattr(theirs / name, kind)(secret)
+    code, said = fetched_as_other(theirs, server, tmp_path / "files.json")
+    assert code == 0, said
+    assert (theirs / "m.safetensors").read_bytes() == BODY
+    assert [entry.name for entry in theirs.iterdir()] == ["m.safetensors"]
+
+
+@needs_root
+def test_a_link_in_a_models_place_is_not_read_as_root(
+    theirs: Path, server: Server, tmp_path: Path, secret: Path
+) -> None:
+    (theirs / "m.safetensors").symlink_to(secret)
+    code, said = fetched_as_other(theirs, server, tmp_path / "files.json")
+    assert code == 1
+    assert "is a link where a file is wanted; it was left alone" in said
+
+
+@needs_root
+def test_a_folder_that_leads_to_roots_is_refused(
+    theirs: Path, server: Server, tmp_path: Path
+) -> None:
+    (theirs / "loras").symlink_to(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    code, said = fetched_as_other(theirs / "loras", server, theirs.parent / "files.json")
+    assert code == 1
+    assert f"could not be read or written by {OTHER}" in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@needs_root
+def test_a_part_that_root_began_is_begun_anew(theirs: Path, server: Server, tmp_path: Path) -> None:
+    part = theirs / "m.safetensors.part"
+    part.write_bytes(BODY[:1000])
+    (theirs / "m.safetensors.part.etag").write_text(server.tag)
+    assert fetched_as_other(theirs, server, tmp_path / "files.json") == (0, "")
+    assert (theirs / "m.safetensors").read_bytes() == BODY
+    assert server.ranges == [None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from strixbox.box import move_file
 from strixbox.programs import source
-from tests.unit.box.conftest import started
+from tests.unit.box.conftest import ME, OTHER, needs_root, started
 
-BODY = os.urandom(3 << 20) + b"tail"
+BODY = os.urandom(1 << 20) + b"tail"
 # Ends the process before its n-th call of one of these: as a power cut would, between any two.
 KILLER = """
 import builtins, os, shutil, signal, sys
@@ -59,7 +61,8 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: bool) -> No
         folder = tmp_path / str(number)
         folder.mkdir()
         old, new = places(folder)
-        order = {"items": [{"source": str(old), "target": str(new), "link": link}]}
+        item = {"source": str(old), "target": str(new), "link": link}
+        order = {"items": [item], "owner": ME}
         cut = subprocess.run(
             [sys.executable, "-I", "-c", KILLER, source("move_file"), str(number)],
             input=json.dumps(order),
@@ -89,7 +92,7 @@ def test_two_files_that_differ_are_both_left(tmp_path: Path) -> None:
     old, new = places(tmp_path)
     new.write_bytes(b"another")
     item = {"source": str(old), "target": str(new), "link": True}
-    answer = started("move_file", {"items": [item]})
+    answer = started("move_file", {"items": [item], "owner": ME})
     assert "both exist and differ; both were left alone" in answer.stderr
     assert old.read_bytes() == BODY
     assert new.read_bytes() == b"another"
@@ -100,7 +103,7 @@ def test_owner_mode_and_time_go_along(tmp_path: Path) -> None:
     old.chmod(0o640)
     os.utime(old, ns=(1_000_000_000, 2_000_000_000))
     item = {"source": str(old), "target": str(new), "link": True}
-    assert started("move_file", {"items": [item]}).returncode == 0
+    assert started("move_file", {"items": [item], "owner": ME}).returncode == 0
     assert new.stat().st_mode & 0o777 == 0o640
     assert new.stat().st_mtime_ns == 2_000_000_000
 
@@ -108,7 +111,108 @@ def test_owner_mode_and_time_go_along(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     old, _ = places(tmp_path)
     item = {"source": str(old), "target": str(tmp_path / "none" / "m"), "link": True}
-    answer = started("move_file", {"items": [item]})
+    answer = started("move_file", {"items": [item], "owner": ME})
     assert "nothing is lost" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert old.read_bytes() == BODY
+
+
+def moved_as_other(old: Path, new: Path) -> tuple[int, str]:
+    """Move as root moves for another account; exit code and last words."""
+    item = {"source": str(old), "target": str(new), "link": True}
+    answer = started("move_file", {"items": [item], "owner": OTHER})
+    assert "Traceback" not in answer.stderr
+    return answer.returncode, answer.stderr
+
+
+def of_other(folder: Path) -> tuple[Path, Path]:
+    """A model of the other account's, and its place in the archive."""
+    old, new = places(folder)
+    for path in (old.parent, old, new.parent):
+        shutil.chown(path, OTHER)
+    return old, new
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to"])
+def test_nothing_planted_leads_root_elsewhere(theirs: Path, secret: Path, kind: str) -> None:
+    old, new = of_other(theirs)
+    getattr(new.with_name("m.part"), kind)(secret)
+    getattr(old.with_name("m.strixbox-new"), kind)(secret)
+    assert moved_as_other(old, new) == (0, "")
+    assert new.read_bytes() == BODY
+    assert old.readlink() == new
+    assert {old.lstat().st_uid, new.stat().st_uid} == {theirs.stat().st_uid}
+
+
+@needs_root
+def test_a_link_in_the_sources_place_is_not_read(theirs: Path, secret: Path) -> None:
+    old, new = of_other(theirs)
+    old.unlink()
+    old.symlink_to(secret)
+    code, said = moved_as_other(old, new)
+    assert code == 1
+    assert "nothing is lost" in said
+    assert list(new.parent.iterdir()) == []
+
+
+@needs_root
+def test_a_model_of_roots_is_moved_where_the_user_may_read_it(theirs: Path) -> None:
+    old, new = of_other(theirs)
+    shutil.chown(old, "root")
+    assert moved_as_other(old, new) == (0, "")
+    assert new.owner() == OTHER
+    assert new.read_bytes() == BODY
+
+
+@needs_root
+def test_a_model_that_the_user_cannot_read_stays_with_the_mend(theirs: Path) -> None:
+    old, new = of_other(theirs)
+    shutil.chown(old, "root")
+    old.chmod(0o600)
+    code, said = moved_as_other(old, new)
+    assert code == 1
+    assert f"could not be moved by {OTHER}: {old}: Permission denied" in said
+    assert f"sudo chown {OTHER}:" in said
+    assert old.read_bytes() == BODY
+
+
+@needs_root
+def test_a_folder_that_leads_to_roots_is_refused(theirs: Path, tmp_path: Path) -> None:
+    old, _ = of_other(theirs)
+    (theirs / "loras").symlink_to(tmp_path)
+    code, said = moved_as_other(old, theirs / "loras" / "m")
+    assert code == 1
+    assert "Permission denied; nothing is lost" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_keeps_no_modes_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*words: object, **named: object) -> None:
+        """What exFAT answers to an account that its files are not mounted for."""
+        raise PermissionError(1, "Operation not permitted")
+
+    old, new = places(tmp_path)
+    monkeypatch.setattr(os, "chmod", refused)
+    monkeypatch.setattr(os, "utime", refused)
+    item = {"source": str(old), "target": str(new), "link": True}
+    move_file.main({"items": [item], "owner": ME})
+    assert new.read_bytes() == BODY
+
+
+def test_an_old_part_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = places(tmp_path)
+    part = new.with_name("m.part")
+    part.write_bytes(bytes(1000))
+
+    def room(path: str) -> os.statvfs_result:
+        """The disk is full for as long as the old part is there."""
+        blocks = 0 if part.exists() else 1 << 40
+        return os.statvfs_result((1, 1, blocks, blocks, blocks, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(os, "statvfs", room)
+    item = {"source": str(old), "target": str(new), "link": True}
+    move_file.main({"items": [item], "owner": ME})
+    assert new.read_bytes() == BODY

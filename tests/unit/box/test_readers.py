@@ -16,7 +16,7 @@ import pytest
 
 from strixbox.box import apt_key, environments, survey, user_nodes
 from strixbox.programs import source
-from tests.unit.box.conftest import asked
+from tests.unit.box.conftest import ME, asked
 
 
 def gpg(home: Path, *words: str) -> bytes:
@@ -84,12 +84,13 @@ def test_an_environment_is_read_from_its_files(tmp_path: Path) -> None:
         "python": "3.12",
         "packages": {"torch-audio": "2.6.0+rocm"},
         "hip": "6.4.43484",
+        "owners": [ME],
     }
 
 
 def test_an_environment_that_is_not_there_is_empty(tmp_path: Path) -> None:
     found = environments.environment(str(tmp_path / "none"))
-    assert found == {"python": None, "packages": {}, "hip": None}
+    assert found == {"python": None, "packages": {}, "hip": None, "owners": []}
 
 
 def test_an_environment_whose_python_is_gone_has_none(tmp_path: Path) -> None:
@@ -105,8 +106,9 @@ def test_only_nodes_that_comfyui_loads_count(tmp_path: Path) -> None:
         if name != "Bare":
             (tmp_path / name / "requirements.txt").write_text(name)
     (tmp_path / "single.py").write_text("")
-    assert list(user_nodes.main({"directory": str(tmp_path)})) == ["Mine"]
-    assert user_nodes.main({"directory": str(tmp_path / "none")}) == {}
+    assert list(user_nodes.main({"directory": str(tmp_path), "user": ME})) == ["Mine"]
+    assert user_nodes.main({"directory": str(tmp_path / "none"), "user": ME}) == {}
+    assert user_nodes.main({"directory": str(tmp_path), "user": "no-such-account"}) == {}
 
 
 def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:

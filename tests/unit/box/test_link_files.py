@@ -1,0 +1,44 @@
+"""Links are made as the account that owns the directories, and only over links."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.unit.box.conftest import ME, OTHER, asked, needs_root, started
+
+
+def test_a_link_is_made_and_replaced_but_no_file_is(tmp_path: Path) -> None:
+    path, mine = tmp_path / "a", tmp_path / "b"
+    path.symlink_to("/old")
+    mine.write_text("mine")
+    links = [[str(path), "/new"], [str(mine), "/new"]]
+    answer = started("link_files", {"links": links, "owner": ME})
+    assert path.readlink() == Path("/new")
+    assert f"{mine} is a file of its own; move it away" in answer.stderr
+    assert mine.read_text() == "mine"
+
+
+@needs_root
+def test_a_folder_that_leads_to_roots_is_refused(theirs: Path, tmp_path: Path) -> None:
+    (theirs / "loras").symlink_to(tmp_path)
+    links = [[str(theirs / "m"), "/new"], [str(theirs / "loras" / "m"), "/new"]]
+    answer = started("link_files", {"links": links, "owner": OTHER})
+    assert (theirs / "m").lstat().st_uid == theirs.stat().st_uid
+    assert f"could not be made a link by {OTHER}: Permission denied" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_root
+def test_what_the_user_alone_may_see_is_looked_at_as_the_user(theirs: Path, tmp_path: Path) -> None:
+    # The other way round than on a share that trusts no root, but by the same means.
+    (theirs / "m").write_text("x")
+    (tmp_path / "hidden").write_text("x")
+    query = {"paths": [str(theirs / "m")], "records": str(tmp_path / "none"), "user": OTHER}
+    assert asked("verified_files", query)["files"][str(theirs / "m")]["kind"] == "file"
+    query["paths"] = [str(tmp_path / "hidden")]
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        asked("verified_files", query)
+    assert f"{tmp_path / 'hidden'} cannot be looked at: Permission denied" in refused.value.stderr
