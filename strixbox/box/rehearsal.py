@@ -218,7 +218,11 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
                 names -= set(query["apart"]["purged"])
     except Trouble as trouble:
         return {"refused": str(trouble), "versions": {}, "downgraded": [], "held": []}
-    return told | {"held": sorted(names & told["versions"].keys())}
+    # apt does not say that it refuses for the sake of a hold; its words name the package.
+    meant = (
+        set(re.findall(r"[a-z0-9][a-z0-9+.-]+", told["refused"] or "")) | told["versions"].keys()
+    )
+    return told | {"held": sorted(names & meant)}
 
 
 if __name__ == "__main__":

@@ -323,9 +323,11 @@ def _flags(packages: tuple[str, ...], pinned: tuple[str, ...]) -> tuple[str, ...
     """
     told = ask(Rehearsal, install=packages, recommends=True)
     if told["refused"]:
+        held = " ".join(told["held"])
+        hint = f" Somebody held {held}: 'sudo apt-mark unhold {held}' lets it go." if held else ""
         raise BoxTrouble(
             f"{', '.join(packages)} cannot be installed: {told['refused']}; nothing was changed."
-            " Mend what apt names, then run again."
+            f"{hint} Mend what apt names, then run again."
         )
     return allowed(told, packages, pinned)
 

@@ -93,15 +93,25 @@ def lock(settings: Settings) -> Iterator[None]:
         ) from None
     try:
         _take(descriptor, "models are being moved by another command; wait until it is done")
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            other = os.open(DEPLOY_LOCK, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _take(other, "a deploy works on this box; move models when it is done")
-            finally:
-                os.close(other)
+        if is_locked(DEPLOY_LOCK):
+            raise Trouble("a deploy works on this box; move models when it is done")
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(path: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Whether somebody holds a lock on ``path``, which only root may open.
+
+    /proc/locks names a file by its device and inode (proc_locks(5)), which stat may tell anybody.
+    """
+    try:
+        info = path.stat()
+        held = locks.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    name = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    return any(name in line.split() for line in held.splitlines())
 
 
 def _take(descriptor: int, sentence: str) -> None:
