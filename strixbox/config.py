@@ -126,8 +126,8 @@ EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
 )
 
 
-# Words of a single run (--data release=ID of rollback.py), no settings of a box.
-RUN_DATA = frozenset({"release"})
+# Words of a single run (rollback.py, uninstall.py), no settings of a box.
+RUN_DATA = frozenset({"purge_rocm", "release"})
 
 
 class Section(BaseModel):

@@ -108,6 +108,31 @@ class Seal(BoxFact[dict[str, Any]]):
         return read("seal", {"path": path})
 
 
+class Footprint(BoxFact[dict[str, Any]]):
+    """What strixbox has on the box, and what of others waits in the backups."""
+
+    def command(
+        self,
+        paths: tuple[str, ...],
+        units: tuple[str, ...],
+        mount: str,
+        bashrc: str,
+        backups: str,
+        packages: tuple[str, ...],
+    ) -> StringCommand:
+        """Ask the file system, systemd and apt."""
+        query = {
+            "paths": list(paths),
+            "units": list(units),
+            "mount": mount,
+            "fstab": "/etc/fstab",
+            "bashrc": bashrc,
+            "backups": backups,
+            "packages": list(packages),
+        }
+        return read("footprint", query)
+
+
 class TmpfsMount(BoxFact[dict[str, Any]]):
     """fstab's lines and the mount at a path, and ids of the account that shall own it."""
 

@@ -1,0 +1,75 @@
+"""Reader: what strixbox has on the box, and what of others it has moved or edited."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+BEGIN = b"# >>> strixbox >>>"
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError:
+        return b""
+
+
+def ours(line: bytes) -> bool:
+    """Whether an fstab line is the deploy's RAM disk, and not one that its owner wrote."""
+    fields = line.split()
+    options = fields[3] if len(fields) > 3 and fields[2] == b"tmpfs" else b""
+    return b"mode=0700,uid=" in options and b"nosuid,nodev,nofail" in options
+
+
+def waiting(backups: str, ours: list[str]) -> list[str]:
+    """Places of others that are empty and whose content lies in the backups."""
+    found = []
+    for line in _read(os.path.join(backups, "index.jsonl")).splitlines():
+        try:
+            entry = json.loads(line)
+            path, copy = entry["path"], entry["copy"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if any(path == root or path.startswith(f"{root}/") for root in ours):
+            continue
+        if os.path.lexists(copy) and not os.path.lexists(path) and path not in found:
+            found.append(path)
+    return found
+
+
+def main(query: dict[str, Any]) -> dict[str, Any]:
+    """``{"paths", "units", "mount", "fstab", "bashrc", "backups", "packages"}``."""
+    units = []
+    for unit in query["units"]:
+        command = ["systemctl", "show", "--value", "--property=LoadState", unit]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if told == "loaded":
+            units.append(unit)
+    held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
+    mount = os.path.realpath(query["mount"])
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        mounts = [line.split()[4].encode().decode("unicode_escape") for line in stream]
+    return {
+        "paths": [
+            path
+            for pattern in query["paths"]
+            for path in sorted(glob.glob(pattern))
+            if os.path.lexists(path)
+        ],
+        "units": units,
+        "held": sorted(set(held.stdout.split()) & set(query["packages"])),
+        "mounted": mount in mounts,
+        "fstab": any(ours(line) for line in _read(query["fstab"]).splitlines()),
+        "bashrc": BEGIN in _read(query["bashrc"]),
+        "waiting": waiting(query["backups"], query["paths"]),
+    }
+
+
+if __name__ == "__main__":
+    json.dump(main(json.loads(sys.argv[1])), sys.stdout)

@@ -1,0 +1,174 @@
+"""Writer: gives files of others back as they were found, before strixbox was here.
+
+fstab and .bashrc get the very bytes of the copy that was made before the first edit, unless their
+owner has edited them since: then only our line or block goes, and what it had replaced returns.
+Files that were moved away or replaced return to their places where nothing else stands there now.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import pwd
+import re
+import shutil
+import sys
+from typing import Any
+
+BEGIN = b"# >>> strixbox >>>"
+END = b"# <<< strixbox <<<"
+
+
+def mount_point(line: bytes) -> str | None:
+    """Second field of an fstab line, its escapes undone; None for a comment."""
+    fields = line.split()
+    if len(fields) < 2 or fields[0].startswith(b"#"):
+        return None
+    text = fields[1].decode(errors="surrogateescape")
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+
+
+def fstab_before(now: bytes, original: bytes | None, path: str) -> bytes:
+    """fstab without our entry for ``path``; ``original`` itself where nothing else changed."""
+    lines = now.splitlines(keepends=True)
+    others = b"".join(line for line in lines if mount_point(line) != path)
+    if original is None:
+        return others
+    kept = original.splitlines(keepends=True)
+    theirs = [line for line in kept if mount_point(line) == path]
+    rest = b"".join(line for line in kept if mount_point(line) != path)
+    if others.rstrip(b"\n") == rest.rstrip(b"\n"):
+        return original
+    result: list[bytes] = []
+    for line in lines:
+        if mount_point(line) != path:
+            result.append(line)
+        elif theirs:
+            result += [part if part.endswith(b"\n") else part + b"\n" for part in theirs]
+            theirs = []
+    return b"".join(result)
+
+
+def bashrc_before(now: bytes, original: bytes | None) -> bytes:
+    """.bashrc without our block; ``original`` itself where nothing else changed."""
+    result: list[bytes] = []
+    inside = False
+    for line in now.splitlines(keepends=True):
+        if line.strip() == BEGIN:
+            inside = True
+        elif line.strip() == END and inside:
+            inside = False
+        elif not inside:
+            result.append(line)
+    rest = b"".join(result)
+    if original is not None and rest.rstrip(b"\n") == original.rstrip(b"\n"):
+        return original
+    return rest
+
+
+def replace(path: str, content: bytes) -> None:
+    """Write ``path`` anew with its owner and mode, by one rename; a link's target, not the link."""
+    path = os.path.realpath(path)
+    info = os.stat(path)
+    aside = f"{path}.strixbox-new"
+    if os.path.lexists(aside):
+        os.unlink(aside)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        if os.geteuid() == 0:
+            os.fchown(descriptor, info.st_uid, info.st_gid)
+        os.fchmod(descriptor, info.st_mode & 0o7777)
+        os.fsync(descriptor)
+    os.replace(aside, path)
+
+
+def read(path: str) -> bytes | None:
+    """Content of a file; None where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def give_back_fstab(order: dict[str, Any]) -> None:
+    """Undo the edit of fstab."""
+    now = read(order["fstab"])
+    copies = sorted(glob.glob(os.path.join(glob.escape(order["backups"]), "fstab-*")))
+    if now is None:
+        return
+    before = fstab_before(now, read(copies[0]) if copies else None, order["mount"])
+    if before != now:
+        replace(order["fstab"], before)
+        print(f"{order['fstab']}: our entry is gone", flush=True)
+
+
+def give_back_bashrc(order: dict[str, Any]) -> None:
+    """Undo the edit of .bashrc, as its owner: a link cannot lead root elsewhere."""
+    original = read(order["bashrc_copy"])
+    account = pwd.getpwnam(order["user"])
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        now = read(order["bashrc"])
+        if now is None or BEGIN not in now:
+            return
+        before = bashrc_before(now, original)
+        if before:
+            replace(order["bashrc"], before)
+        else:
+            # There was none: an empty one would be a file that nobody made.
+            os.unlink(order["bashrc"])
+        print(f"{order['bashrc']}: our block is gone", flush=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def index(backups: str) -> list[dict[str, Any]]:
+    """What was moved or copied there, oldest first."""
+    text = read(os.path.join(backups, "index.jsonl")) or b""
+    found = []
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and {"path", "copy"} <= entry.keys():
+            found.append(entry)
+    return found
+
+
+def give_back_files(order: dict[str, Any]) -> None:
+    """Move what was taken away to where it was, where nothing stands there now."""
+    for entry in index(order["backups"]):
+        path, copy = entry["path"], entry["copy"]
+        ours = any(path == root or path.startswith(f"{root}/") for root in order["ours"])
+        if ours or os.path.lexists(path) or not os.path.lexists(copy):
+            continue
+        if not os.path.isdir(os.path.dirname(path)):
+            continue
+        shutil.move(copy, path)
+        print(f"{path}: is back", flush=True)
+
+
+def main(order: dict[str, Any]) -> None:
+    """``{"fstab", "mount", "bashrc", "bashrc_copy", "user", "backups", "ours"}``.
+
+    ``ours`` are directories of the toolkit: what an older toolkit had there does not return.
+    """
+    try:
+        give_back_fstab(order)
+        give_back_bashrc(order)
+        give_back_files(order)
+    except OSError as error:
+        raise SystemExit(
+            f"{error.filename}: {error.strerror}; nothing is lost: mend that and run again"
+        ) from None
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))

@@ -1,0 +1,110 @@
+"""What strixbox put on a box is taken away, and what it edited is given back."""
+
+from __future__ import annotations
+
+from pyinfra.context import host
+
+from strixbox.config import Config
+from strixbox.facts import Account, Footprint, RocmRemains
+from strixbox.layout import BACKUPS, COMMAND, ETC, OPT, SERVICE, STATE
+from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, check_removal
+from strixbox.operations.base import Steps, ask, box_operation, say
+from strixbox.operations.python import BUILDER
+from strixbox.programs import Run, write
+from strixbox.purge import plan
+
+UNITS = ("strixbox-warmup.service", "strixbox-preload.service", SERVICE)
+OURS = (
+    *(f"/etc/systemd/system/{unit}" for unit in UNITS),
+    *("/etc/tmpfiles.d/strixbox.conf", COMMAND, KEY, PIN, SOURCE),
+    *(ETC, OPT, STATE, "/var/cache/strixbox"),
+)
+LEFT = (
+    "{base}: your models, pictures, workflows and nodes",
+    "{backups}: copies of every file of yours that was edited, with index.jsonl",
+    "packages of Ubuntu that were installed for it: git, python3-venv, htop, tmux",
+    "the groups render and video, which {user} may still be in",
+)
+
+
+@box_operation
+def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
+    """Take away what strixbox put on the box; give back what it edited, byte for byte.
+
+    + cfg: the box's settings
+    + purge_rocm: whether AMD's packages go as well
+
+    A file that its owner edited since keeps their lines: only ours go.
+    """
+    home = f"{cfg.box.home}/.bashrc"
+    foot = ask(
+        Footprint,
+        paths=OURS,
+        units=UNITS,
+        mount=cfg.tmpfs.path,
+        bashrc=home,
+        backups=BACKUPS,
+        packages=cfg.rocm.packages,
+    )
+    nothing = cfg.rocm.model_copy(update={"version": None})
+    packages = plan(ask(RocmRemains), nothing).packages if purge_rocm else ()
+    builder = ask(Account, user=BUILDER)["exists"]
+    edited = foot["fstab"] or foot["bashrc"] or foot["waiting"]
+    if not (
+        builder
+        or foot["units"]
+        or foot["paths"]
+        or foot["mounted"]
+        or foot["held"]
+        or packages
+        or edited
+    ):
+        host.noop("nothing of strixbox is on the box")
+        return
+    if packages:
+        check_removal(packages)
+    if foot["units"]:
+        say(f"stop and disable {', '.join(foot['units'])}")
+        yield Run("systemctl", "disable", "--now", "--quiet", *foot["units"], mend="")
+    if foot["held"]:
+        say(f"no longer hold {', '.join(foot['held'])}")
+        yield Run("apt-mark", "unhold", *foot["held"], mend=INTERRUPTED)
+    if packages:
+        say(f"purge {', '.join(packages)}")
+        yield Run(
+            *(*APT, "purge", "--no-auto-remove", "--allow-change-held-packages", *packages),
+            mend=f"AMD's packages could not be purged; apt's words are above. {INTERRUPTED}",
+        )
+    if foot["mounted"]:
+        say(f"unmount {cfg.tmpfs.path}")
+        yield Run(
+            *("umount", cfg.tmpfs.path),
+            mend=f"{cfg.tmpfs.path} is in use: see 'fuser -vm {cfg.tmpfs.path}', then run again.",
+        )
+    if edited:
+        yield write(
+            "give_back",
+            {
+                "fstab": "/etc/fstab",
+                "mount": cfg.tmpfs.path,
+                "bashrc": home,
+                "bashrc_copy": f"{BACKUPS}/bashrc-{cfg.box.user}",
+                "user": cfg.box.user,
+                "backups": BACKUPS,
+                "ours": list(OURS),
+            },
+            live=True,
+        )
+    if foot["paths"]:
+        say(f"remove {', '.join(foot['paths'])}")
+        yield Run("rm", "-rf", "--", *foot["paths"], mend="")
+    if builder:
+        say(f"remove the account {BUILDER}")
+        yield Run(
+            *("userdel", BUILDER),
+            mend=f"The account {BUILDER} could not be removed; see 'ps -u {BUILDER}'.",
+        )
+    yield Run("systemctl", "daemon-reload", mend="systemd could not read its units again.")
+    names = {"base": cfg.comfyui.base_directory, "backups": BACKUPS, "user": cfg.box.user}
+    for line in LEFT:
+        say(f"left: {line.format(**names)}")

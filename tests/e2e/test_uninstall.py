@@ -1,0 +1,61 @@
+"""Off the box again: what was there before is there as it was, and a deploy works afterwards."""
+
+from __future__ import annotations
+
+import pytest
+
+from strixbox.layout import BACKUPS
+from tests.e2e.conftest import Fleet
+from tests.lab import difference
+
+pytestmark = pytest.mark.lab
+
+# What a deploy installs from the distribution stays, and so does what others made meanwhile.
+LEFT = (
+    *("dpkg:", "hold:", "unit:", f"{BACKUPS}/", BACKUPS, "/home/strix/ComfyUI"),
+    *("/etc/group", "/etc/gshadow", "/etc/ld.so", "/var/lib/dpkg/", "/var/lib/apt/"),
+)
+
+
+def differs(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What differs and is not of Ubuntu's packages or the user's own directory."""
+    return [line for line in difference(before, after) if not line.startswith(LEFT)]
+
+
+@pytest.mark.parametrize("state", ["bare", "handmade"])
+def test_what_was_edited_is_given_back(fleet: Fleet, state: str) -> None:
+    box = fleet.add("e2e", state)
+    # What the deploy needs of Ubuntu's packages would be the only difference in /usr.
+    box.run(
+        "apt-get update -q && apt-get install -qy --no-install-recommends git htop tmux"
+        " python3-venv && apt-get clean"
+    )
+    before = box.state()
+    assert fleet.run().code == 0
+
+    words = ("--data", "purge_rocm=true")
+    plan = fleet.run("uninstall.py", *words, dry=True)
+    outcome = fleet.run("uninstall.py", *words)
+
+    assert outcome.code == 0, outcome.text
+    assert plan.changed("e2e") == outcome.changed("e2e")
+    after = box.state()
+    gone = [line for line in differs(before, after) if "/opt/rocm" not in line]
+    assert gone == []
+    assert "comfyui_cache" not in box.run("findmnt -t tmpfs", check=False).stdout
+    assert not [key for key in after if key.startswith("unit:comfyui")]
+    assert fleet.run("uninstall.py", *words).changed("e2e") == []
+
+    again = fleet.run()
+    assert again.code == 0, again.text
+
+
+def test_rocm_stays_unless_it_is_to_go(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
+    outcome = fleet.run("uninstall.py")
+    assert outcome.code == 0, outcome.text
+    assert "left: /home/strix/ComfyUI" in outcome.text
+    state = box.state()
+    assert state["dpkg:rocm-libs"].startswith("ii")
+    assert "hold:rocm-libs" not in state
+    assert box.run("test -e /home/strix/ComfyUI/models/vae/sdxl_vae.safetensors").returncode == 0
