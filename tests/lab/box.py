@@ -109,9 +109,10 @@ def start_box(name: str, image: str, key: Path) -> Box:
     """Start a box from an image, in place of one of that name."""
     container = PREFIX + name
     podman("rm", "--force", "--time", "0", "--volumes", container, check=False)
+    address = fixed_address(name, key.parent)
     podman(
         *("run", "--detach", *START, "--hostname", name, "--name", container),
-        *("--ip", fixed_address(name, key.parent), "--network-alias", name),
+        *("--ip", address, "--mac-address", mac_of(address), "--network-alias", name),
         *("--label", "strixbox=box", image, "/sbin/init"),
     )
     box = Box(name, address_of(container), key)
@@ -134,6 +135,16 @@ def fixed_address(name: str, folder: Path) -> str:
         known.append(name)
         note.write_text(json.dumps(known), encoding="utf-8")
     return f"{SUBNET_PREFIX}.{50 + known.index(name)}"
+
+
+def mac_of(address: str) -> str:
+    """A hardware address that goes with an address of the lab.
+
+    A new box at an old one's address is otherwise looked for at the old hardware address until
+    this machine's neighbour table forgets it, which takes up to a minute.
+    """
+    octets = (int(part) for part in address.split("."))
+    return ":".join(["02", "5b", *(f"{octet:02x}" for octet in octets)])
 
 
 def address_of(container: str) -> str:
