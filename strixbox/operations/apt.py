@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from strixbox.config import Rocm
 from strixbox.digests import digest_of
@@ -321,6 +321,9 @@ def _flags(packages: tuple[str, ...], pinned: tuple[str, ...]) -> tuple[str, ...
     Raises:
         BoxTrouble: where apt refuses it, or it would change what is not ours.
     """
+    if not state.is_executing:
+        # A plan looks at the box before the repository of this very run is on it.
+        return ()
     told = ask(Rehearsal, install=packages, recommends=True)
     if told["refused"]:
         held = " ".join(told["held"])
