@@ -98,7 +98,7 @@ def test_whoever_has_the_locks_is_waited_for(fleet: Fleet) -> None:
     box.run("apt-mark unhold rocm-libs; rm /var/lib/apt/lists/*noble*")
     # Those of the lists and of apt-mark are waited for by nobody but us.
     paths = ("/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
-    held(box, *paths, seconds=40)
+    held(box, *paths, seconds=12)
 
     outcome = fleet.run()
 
