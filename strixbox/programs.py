@@ -39,6 +39,10 @@ HELD = (
 )
 
 
+# Isolated: nothing of the environment's, of the account's, or of the current directory is imported.
+PYTHON = ("python3", "-I", "-c")
+
+
 class Run(StringCommand):
     """A command of plain words that says, when it fails, what to do next.
 
@@ -108,9 +112,7 @@ def read(program: str, query: Mapping[str, Any]) -> StringCommand:
     if len(text) > QUERY_LIMIT:
         raise QueryTooLong(f"the query for {program} has {len(text)} bytes; ask in parts")
     # A reader makes files too: git status writes an index.
-    return StringCommand(
-        UMASK, "exec", "python3", "-c", QuoteString(source(program)), QuoteString(text)
-    )
+    return StringCommand(UMASK, "exec", *PYTHON, QuoteString(source(program)), QuoteString(text))
 
 
 def in_parts(words: Sequence[str], limit: int = QUERY_LIMIT // 2) -> list[tuple[str, ...]]:
@@ -131,7 +133,7 @@ def in_parts(words: Sequence[str], limit: int = QUERY_LIMIT // 2) -> list[tuple[
 
 def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:
     """Command that changes the box: the order goes over stdin, out of process lists and logs."""
-    return Run("python3", "-c", source(program), stdin=json.dumps(order), mend="", live=live)
+    return Run(*PYTHON, source(program), stdin=json.dumps(order), mend="", live=live)
 
 
 __all__ = ["QUERY_LIMIT", "QueryTooLong", "Refusal", "Run", "in_parts", "read", "source", "write"]

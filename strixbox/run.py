@@ -28,7 +28,7 @@ from pyinfra.context import config, host, state
 from strixbox.config import Config
 from strixbox.layout import RUN_LOCK, WRITING
 from strixbox.operations.base import FORESEEN
-from strixbox.programs import UMASK, source
+from strixbox.programs import PYTHON, UMASK, source
 
 ROOT = Path(__file__).parent.parent
 # Seconds that a run waits for what an earlier one, whose connection was cut, left working.
@@ -304,12 +304,17 @@ def take_lock(log: RunLog) -> str | None:
     if client is None:
         return None
     # Asks for sudo's password where one is needed; the raw channel below could not.
-    allowed, said = host.run_shell_command(StringCommand("true"), _sudo=True)
+    try:
+        allowed, said = host.run_shell_command(StringCommand("true"), _sudo=True)
+    except (EOFError, OSError):
+        return no_sudo(
+            str(host.data.ssh_user), ["it wants a password, and there is no terminal to ask on"]
+        )
     if not allowed:
         return no_sudo(str(host.data.ssh_user), said.stderr_lines)
     who = f"{getpass.getuser()} on {socket.gethostname()} since {log.started:%H:%M:%S} UTC"
     order = {"run": RUN_LOCK, "writing": WRITING, "holder": who, "patience": PATIENCE}
-    words = ("python3", "-c", source("hold_lock"), json.dumps(order))
+    words = (*PYTHON, source("hold_lock"), json.dumps(order))
     command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
     line = make_unix_command_for_host(state, host, command, _sudo=True).get_raw_value()
     streams = client.exec_command(line)

@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import shutil
+import subprocess
 import sys
 from typing import Any
 
@@ -104,6 +105,10 @@ def give_back_fstab(order: dict[str, Any]) -> None:
     if before != now:
         replace(order["fstab"], before)
         print(f"{order['fstab']}: our entry is gone", flush=True)
+        theirs = [x for x in before.splitlines() if mount_point(x) == order["mount"]]
+        if theirs and b"noauto" not in theirs[0]:
+            # What its owner had mounted there at boot is mounted again.
+            subprocess.run(["mount", order["mount"]], check=False)
 
 
 def give_back_bashrc(order: dict[str, Any]) -> None:

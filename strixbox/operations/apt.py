@@ -28,7 +28,7 @@ from strixbox.facts import (
 from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing, show_diff
-from strixbox.programs import Run, source, write
+from strixbox.programs import PYTHON, Run, source, write
 from strixbox.purge import PurgePlan, plan
 from strixbox.rocm_versions import releases
 from strixbox.tree import BoxFile, rendered
@@ -58,7 +58,7 @@ INTERRUPTED = "If dpkg was interrupted before, run: sudo dpkg --configure -a"
 def under_lock(*words: str, mend: str) -> Run:
     """Command of apt's or dpkg's that waits for their locks, and says so."""
     order = json.dumps({"words": list(words), "patience": PATIENCE})
-    return Run("python3", "-c", source("apt_run"), stdin=order, mend=mend, live=True)
+    return Run(*PYTHON, source("apt_run"), stdin=order, mend=mend, live=True)
 
 
 @box_operation
