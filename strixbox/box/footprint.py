@@ -54,7 +54,12 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
     mount = os.path.realpath(query["mount"])
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        mounts = [line.split()[4].encode().decode("unicode_escape") for line in stream]
+        # One that its owner had there is not private to the account.
+        mounts = [
+            line.split()[4].encode().decode("unicode_escape")
+            for line in stream
+            if "mode=700,uid=" in line
+        ]
     return {
         "paths": [
             path
