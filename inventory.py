@@ -17,6 +17,8 @@ try:
     _boxes = load_boxes(boxes_file())
     _overrides = command_line_data(click.get_current_context(silent=True))
     check_settings(_boxes, read_group_data(), _overrides)
+    for _entry in _boxes.entries:
+        have_known_hosts(_entry.known_hosts)
 except InventoryError as _error:
     click.echo("No box was touched; mend these settings first:", err=True)
     for _mistake in _error.mistakes:
@@ -24,8 +26,6 @@ except InventoryError as _error:
     raise SystemExit(2) from None
 
 expect(state)
-for _entry in _boxes.entries:
-    have_known_hosts(_entry.known_hosts)
 
 all = _boxes.hosts()  # noqa: A001 - the name that pyinfra gives to the list of every host
 globals().update(_boxes.groups())

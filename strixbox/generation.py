@@ -25,11 +25,12 @@ class Generation:
     release: Release
     files: tuple[BoxFile, ...]
     url: str  # where the box itself asks the service
+    stack: str
 
     @classmethod
     def of(cls, cfg: Config, release: Release) -> Generation:
         """The generation that the settings call for."""
-        return cls(release, companions(cfg), launch.url(cfg))
+        return cls(release, companions(cfg), launch.url(cfg), cfg.stack)
 
     @property
     def id(self) -> str:
@@ -47,6 +48,7 @@ class Generation:
         order = {
             "managed": "Managed by strixbox",
             "release": self.release.path,
+            "stack": self.stack,
             "url": self.url,
             "files": [{"path": file.path, "mode": file.mode} for file in self.files],
         }

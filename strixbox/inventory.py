@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_type_hints
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 from pyinfra.api.arguments import all_argument_meta
 from pyinfra.api.inventory import Inventory
 from pyinfra.connectors.ssh import ConnectorData
+from typeguard import TypeCheckError, check_type
 
 from strixbox import lab
 from strixbox.config import Config, ConfigError, Section, UserName, Word
 
 ROOT = Path(__file__).parent.parent
-Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:%-]*$")]
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:%-]*$")]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
-_CONNECTION = frozenset(ConnectorData.__annotations__)
+_CONNECTION_TYPES = get_type_hints(ConnectorData)
+_CONNECTION = frozenset(_CONNECTION_TYPES)
+_OWN_FIELDS = {
+    "ssh_hostname": "address",
+    "ssh_key": "key",
+    "ssh_port": "port",
+    "ssh_user": "user",
+}
 _PASSWORDS = frozenset({"ssh_password", "ssh_key_password", "_sudo_password", "_su_password"})
 
 # Groups that mean something without a file in group_data.
 PLAIN_GROUPS = frozenset({"canary"})
+
+
+def _expanded(path: str) -> Path:
+    """``path`` with its ~; one of an account that is not there stays as it is written."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _is_private_key(path: Path) -> bool:
+    """Whether a file reads like a private key; whether it is the right one, the box will say."""
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline(200)
+    except OSError:
+        return False
+    return first.startswith(b"-----BEGIN ") and b"PRIVATE KEY" in first
 
 
 class BoxEntry(Section):
@@ -47,20 +74,37 @@ class BoxEntry(Section):
                     f"settings.{key}: keep passwords out of files; log in with a key (ssh-copy-id),"
                     " sudo's password is asked for when it is needed"
                 )
+            if key in _OWN_FIELDS:
+                raise ValueError(
+                    f"settings.{key}: write it as '{_OWN_FIELDS[key]}:' beside the box's name"
+                )
             known = _CONNECTION if key.startswith("ssh_") else all_argument_meta
             if key.startswith(("ssh_", "_")) and key not in known:
                 raise ValueError(f"settings.{key}: pyinfra has no such setting; mend the spelling")
-        if self.key is not None and not Path(self.key).expanduser().is_file():
+            if key in _CONNECTION_TYPES:
+                try:
+                    check_type(self.settings[key], _CONNECTION_TYPES[key])
+                except TypeCheckError as error:
+                    raise ValueError(f"settings.{key}: {error}; mend its type") from None
+        if self.key is not None and not _expanded(self.key).is_file():
             raise ValueError(
                 f"key {self.key} is not there; make one with ssh-keygen, or leave it out"
             )
+        if self.key is not None and not _is_private_key(_expanded(self.key)):
+            # pyinfra ends the run for every box over it.
+            raise ValueError(
+                f"key {self.key} is no private key; name the file without .pub that ssh-keygen made"
+            )
+        known_hosts = self.known_hosts
+        if "\0" in str(known_hosts) or known_hosts.is_dir():
+            raise ValueError(f"settings.ssh_known_hosts_file: {known_hosts} is no file")
         return self
 
     @property
     def known_hosts(self) -> Path:
         """Where the box's host key is kept."""
         default = "~/.ssh/known_hosts"
-        return Path(str(self.settings.get("ssh_known_hosts_file", default))).expanduser()
+        return _expanded(str(self.settings.get("ssh_known_hosts_file", default)))
 
     def data(self) -> dict[str, Any]:
         """The host's data for pyinfra: how to reach it, and its own settings.
@@ -77,7 +121,7 @@ class BoxEntry(Section):
             "comfyui_base_directory": f"{home}/ComfyUI",
         }
         if self.key is not None:
-            data["ssh_key"] = str(Path(self.key).expanduser())
+            data["ssh_key"] = str(_expanded(self.key))
         return data | self.settings
 
 
@@ -138,8 +182,17 @@ def have_known_hosts(path: Path) -> None:
 
     ssh itself creates it at the first login; paramiko (4.0) fails instead.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise InventoryError(
+            [f"{path} cannot be made ({error.strerror}); see ssh_known_hosts_file"]
+        ) from None
+
+
+# PyYAML's constructors let these of their own through: bad dates and numbers, odd tags, depth.
+_UNCAUGHT_BY_YAML = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -149,6 +202,8 @@ class _Loader(yaml.SafeLoader):
         """The mapping, if every key is there once."""
         seen: list[Any] = []
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # <<: what it brings gives way to the keys beside it
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -161,7 +216,8 @@ class _Loader(yaml.SafeLoader):
 def _parse(path: Path) -> tuple[BoxEntry, ...]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - safe
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        json.dumps(content, default=str)  # refuses what holds itself
+    except (yaml.YAMLError, OSError, *_UNCAUGHT_BY_YAML) as error:
         where = " ".join(str(error).split())
         raise InventoryError([f"{path.name} is not YAML: {where}"]) from None
     if not isinstance(content, dict) or set(content) != {"boxes"}:
@@ -179,6 +235,8 @@ def _entries(raw: list[Any], where: str) -> tuple[BoxEntry, ...]:
     for number, item in enumerate(raw, start=1):
         label = item.get("name", f"number {number}") if isinstance(item, dict) else number
         try:
+            if isinstance(item, dict) and item.get("settings", ...) is None:
+                item = item | {"settings": {}}  # all its lines are comments
             if isinstance(item, dict) and isinstance(item.get("groups"), list):
                 item = item | {"groups": tuple(item["groups"])}
             entries.append(BoxEntry.model_validate(item))

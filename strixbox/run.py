@@ -179,6 +179,8 @@ class RunLog:
         if dry_run():
             planned = [row["operation"] for row in rows if row["outcome"] == "planned"]
             return [f"would change: {name}" for name in planned] or ["nothing would change"]
+        if self.entry in ("rollback", "uninstall"):
+            return []  # what runs now is not what the settings say
         if cfg.comfyui.access == "open":
             return [
                 f"ComfyUI: http://{data.ssh_hostname}:{cfg.comfyui.port}",

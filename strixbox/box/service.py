@@ -97,7 +97,7 @@ def pins(current: str) -> dict[str, Any] | None:
 
 
 def generations(root: str) -> list[dict[str, Any]]:
-    """``id``, ``release`` and ``answered`` of every generation that is kept."""
+    """``id``, ``release``, ``answered``, ``stack`` and ``url`` of every generation kept."""
     found = []
     for path in sorted(glob.glob(os.path.join(glob.escape(root), "*", "generation.json"))):
         folder = os.path.dirname(path)
@@ -105,7 +105,8 @@ def generations(root: str) -> list[dict[str, Any]]:
             continue
         try:
             with open(path, encoding="utf-8") as stream:
-                release = os.path.basename(json.load(stream)["release"])
+                kept = json.load(stream)
+            release = os.path.basename(kept["release"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
         try:
@@ -113,7 +114,8 @@ def generations(root: str) -> list[dict[str, Any]]:
                 when = int(stream.read())
         except (OSError, ValueError):
             when = None
-        found.append({"id": os.path.basename(folder), "release": release, "answered": when})
+        about = {"stack": kept.get("stack"), "url": kept.get("url")}
+        found.append({"id": os.path.basename(folder), "release": release, "answered": when} | about)
     return found
 
 

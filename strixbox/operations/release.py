@@ -182,8 +182,15 @@ def rolled_back(cfg: Config, wanted: str | None) -> Steps:
     if f"{GENERATIONS}/{target['id']}" == service["generation"] and service["answers"]:
         host.noop(f"release {target['release']} is in use")
         return
+    if target["stack"] not in (None, cfg.stack):
+        raise BoxTrouble(
+            f"Release {target['release']} belongs to the stack {target['stack']}, and apt's ROCm on"
+            f" this box to {cfg.stack}; change the box's groups in boxes.yaml and run the deploy,"
+            " which builds nothing that is there."
+        )
     now = PurePosixPath(service["current"] or "none").name
     say(f"release {now} -> {target['release']}, which answered last {_day(target['answered'])}")
+    say(f"it is asked at {target['url']}, and reached as it was then")
     yield activating(f"{GENERATIONS}/{target['id']}", cfg.comfyui.start_timeout, restart=True)
 
 

@@ -240,3 +240,34 @@ def test_output_that_is_no_ascii_goes_anywhere() -> None:
     program = MANY.replace('[red]", "red"', 'größe 🙂", "red"')
     told = strixbox("memory", "--lines", "1", program=program, variables={"LC_ALL": "C.UTF-8"})
     assert told.stdout == "0 größe 🙂\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["models", "--json"]])
+def test_a_full_disk_under_the_result_is_a_sentence(words: list[str], settings: object) -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-c", COMMAND, *words],
+            env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert answer.returncode == 1
+    assert "No space left on device" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-"])
+def test_a_closed_stream_is_no_traceback(closed: str, settings: object, tmp_path: Path) -> None:
+    words = f'"{sys.executable}" -c "{COMMAND}" models {closed} 2>> {tmp_path}/told'
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    answer = subprocess.run(["sh", "-c", words], env=environment, timeout=60, check=False)
+    assert answer.returncode == 0
+    assert "Traceback" not in (tmp_path / "told").read_text()
+
+
+@pytest.mark.parametrize("words", [["monitor", "--interval", "nan"], ["preload", "--share", "nan"]])
+def test_nan_is_no_number(words: list[str], settings: object) -> None:
+    assert cli.main(words) == 2

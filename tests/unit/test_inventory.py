@@ -33,6 +33,17 @@ MALFORMED: dict[str, tuple[Any, str]] = {
     "password": ([BOX | {"settings": {"ssh_password": "hunter2"}}], "keep passwords out of files"),
     "sudo password": ([BOX | {"settings": {"_sudo_password": "x"}}], "keep passwords out"),
     "unknown ssh setting": ([BOX | {"settings": {"ssh_prot": 22}}], "settings.ssh_prot"),
+    "key of nobody": ([BOX | {"key": "~nouser99/id"}], "key ~nouser99/id is not there"),
+    "key that is none": ([BOX | {"key": str(ROOT / "README.md")}], "is no private key"),
+    "port twice": ([BOX | {"settings": {"ssh_port": 99999}}], "write it as 'port:'"),
+    "ssh setting of another type": (
+        [BOX | {"settings": {"ssh_allow_agent": "maybe"}}],
+        "settings.ssh_allow_agent",
+    ),
+    "known hosts that are a directory": (
+        [BOX | {"settings": {"ssh_known_hosts_file": "/"}}],
+        "/ is no file",
+    ),
     "same name": ([BOX, BOX | {"address": "192.0.2.2"}], "two boxes are called halo1"),
     "same machine": ([BOX, BOX | {"name": "halo2"}], "halo1 and halo2 are the same machine"),
     "box as text": (["halo1"], "a box is 'name:', 'address:' and 'user:' lines"),
@@ -66,6 +77,11 @@ def test_a_malformed_entry_is_refused_in_one_sentence(tmp_path: Path, case: str)
         ("boxen: []", "must hold one key, 'boxes'"),
         ("", "must hold one key, 'boxes'"),
         ("boxes:\n- name: a\n  name: b\n", "the key 'name' is given twice"),
+        ("boxes: [{settings: {comfyui_port: 2024-13-45}}]\n", "is not YAML"),
+        ("boxes: [{port: 0b_}]\n", "is not YAML"),
+        ("boxes: [{user: !!bool abc}]\n", "is not YAML"),
+        ("boxes: &b [*b]\n", "is not YAML"),
+        ("boxes: " + "[" * 3000, "is not YAML"),
         ("boxes: !!python/object/apply:os.system [true]\n", "is not YAML"),
     ],
 )
@@ -74,6 +90,17 @@ def test_a_malformed_file_is_refused(tmp_path: Path, text: str, words: str) -> N
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InventoryError, match=words):
         load_boxes(path)
+
+
+def test_alike_boxes_share_what_a_merge_key_brings(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.yaml"
+    path.write_text(
+        "boxes:\n- &one {name: a, address: '::1', user: anna, settings: }\n"
+        "- {<<: *one, name: b, address: 192.0.2.7}\n"
+    )
+    one, two = load_boxes(path).entries
+    assert (one.address, two.address, two.user) == ("::1", "192.0.2.7", "anna")
+    assert one.settings == {}
 
 
 def test_all_mistakes_of_all_boxes_are_told_at_once(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Exit codes: 0 ok, 1 something is wrong (with a sentence on stderr), 2 wrong use,
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from importlib import import_module
@@ -60,6 +62,7 @@ def strixbox() -> None:
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _have_streams()
     try:
         words = sys.argv[1:] if words is None else words
         # Not strixbox.main(): it would end the process with 1 where nobody reads on.
@@ -74,7 +77,8 @@ def main(words: list[str] | None = None) -> int:
     except WrongUse as mistake:
         return _end(str(mistake), 2)
     except click.ClickException as mistake:
-        mistake.show()
+        with contextlib.suppress(OSError):
+            mistake.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
         return _end("interrupted", 130)
@@ -82,8 +86,25 @@ def main(words: list[str] | None = None) -> int:
         # `strixbox models | head`: nobody reads on, which is nobody's mistake.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # Every reader and writer of a command tells its own trouble: this is the output's.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end(f"the result could not be written ({error.strerror}); see where it goes", 1)
+
+
+def _have_streams() -> None:
+    """Have all three, and no character that one of them cannot take as a reason to end."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:  # closed by the caller: >&-
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass
+            setattr(sys, name, os.fdopen(number, mode))
+        stream = getattr(sys, name)
+        if name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _end(sentence: str, code: int) -> int:
-    remarks().print(f"strixbox: {escape(sentence)}", soft_wrap=True)
+    with contextlib.suppress(OSError):  # where stderr is full, the exit code still tells
+        remarks().print(f"strixbox: {escape(sentence)}", soft_wrap=True)
     return code

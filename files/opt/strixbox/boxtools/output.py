@@ -7,6 +7,7 @@ rich leaves colours and moving bars away where stdout is no terminal or NO_COLOR
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,17 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click's own lets "nan" through, which no comparison stops."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The number, if it is one."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
 
 
 def json_option(command: F) -> F:

@@ -63,9 +63,16 @@ def planned_move(model: ModelFile, to: Tier, settings: Settings) -> Move:
 
     Raises:
         WrongUse: where there is no archive, or the model is a link of the user's.
+        Trouble: where the archive's disk is not there.
     """
     if settings.archive is None:
         raise WrongUse("this box has one tier; set models_archive and run the deploy")
+    if not settings.archive.is_dir():
+        # A move would make it: on the system disk, and hidden once the archive's is mounted.
+        raise Trouble(
+            f"{settings.archive} is not there; mount the archive's disk, or run the deploy, which"
+            " makes the directory"
+        )
     if model.leads_to is not None:
         raise WrongUse(
             f"{model.path} is reached through a link of yours, to {model.leads_to}; it is left as"

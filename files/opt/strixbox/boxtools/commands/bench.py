@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,18 @@ from boxtools.bench.run import run_plan
 from boxtools.errors import Trouble, WrongUse
 from boxtools.jobs import parse_size
 from boxtools.server import Server
+
+RESERVED = frozenset({"before", "chapter", "last"})
+
+
+def _label(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A label by which a result can be found again, and that JSON can hold."""
+    if value is None or (re.fullmatch(r"[\w .+-]{1,60}", value) and value not in RESERVED):
+        return value
+    raise click.BadParameter(
+        f"{value!r}: take up to 60 letters, digits, blanks and ._+-; {', '.join(sorted(RESERVED))}"
+        " have a meaning of their own"
+    )
 
 
 @click.group()
@@ -40,7 +53,7 @@ def command() -> None:
 @click.option("--sizes", multiple=True, metavar="WxH[,WxH...]",
               help="Sizes in the place of the chapter's.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 1000), help="Steps in the place of the chapter's.")
-@click.option("--label", help="A name for this result.")
+@click.option("--label", callback=_label, help="A name for this result.")
 @output.json_option
 def run(
     plan: str,

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from boxtools import memory, settings
+from boxtools import memory, output, settings
 from boxtools.errors import WrongUse
 from boxtools.memory import Freed, Report
 from boxtools.monitor_view import bar
@@ -23,7 +23,7 @@ SHOWN = 8  # models of the page cache
 @click.option("--free", is_flag=True, help="Unload the server's models, and show before and after.")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 86400),
+    type=output.FiniteRange(0, 86400),
     help=f"Seconds that --free waits for running prompts ({WAIT:g}).",
 )
 def command(as_json: bool, free: bool, wait: float | None) -> None:

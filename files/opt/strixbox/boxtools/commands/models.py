@@ -13,7 +13,7 @@ import click
 from rich.markup import escape
 
 from boxtools import download as downloads
-from boxtools import models_view, tiers
+from boxtools import models_view, output, tiers
 from boxtools.catalogue import ModelFile, Tier, choose, find_models, lost_links
 from boxtools.errors import Trouble, WrongUse
 from boxtools.hashes import Hashes, Verified, managed_model, verify
@@ -295,7 +295,7 @@ def _at(progress: Progress, done: int, total: int | None) -> None:
 
 @command.command()
 @click.option("--free", type=amount, help="Room wanted on the active tier's disk, e.g. 100G.")
-@click.option("--days", type=click.FloatRange(0), default=30.0, show_default=True)
+@click.option("--days", type=output.FiniteRange(0), default=30.0, show_default=True)
 @click.option("--apply", is_flag=True, help="Do it.")
 @dry_option
 @json_option

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from boxtools import monitor, settings
+from boxtools import monitor, output, settings
 from boxtools.errors import WrongUse
 from boxtools.monitor_view import screen_view
 from boxtools.output import json_option, remarks, screen, show
@@ -35,7 +35,7 @@ LIVE, LINE, LOG = 0.5, 2.0, 1.0  # seconds
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=output.FiniteRange(0.1, 3600),
     help=f"Seconds: {LIVE:g} live, {LINE:g} for lines, {LOG:g} for the file.",
 )
 @click.option("--count", type=click.IntRange(1), help="End after this many samples.")

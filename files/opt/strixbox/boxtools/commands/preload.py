@@ -10,7 +10,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from boxtools import preload
+from boxtools import output, preload
 from boxtools.catalogue import choose, find_models
 from boxtools.errors import WrongUse
 from boxtools.host import memory
@@ -27,7 +27,7 @@ MOST_USED = 3  # where there is neither a list nor a wish: a checkpoint, a VAE a
 @click.option("--most-used", type=click.IntRange(1), help="The N models that were used last.")
 @click.option(
     "--share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=output.FiniteRange(0, 1, min_open=True),
     default=0.5,
     show_default=True,
     help="Of the available memory, at most.",

@@ -27,7 +27,7 @@ SIZES = "512x512,768x768,1024x1024,1024x1536"  # the chapter's four
 @click.option("--again", is_flag=True, help="Also what was tuned before.")
 @click.option("--if-new", is_flag=True, help="Fine with nothing to tune: for the service.")
 @click.option("--anyway", is_flag=True, help="Render the sizes even where nothing can be tuned.")
-@click.option("--wait", type=click.FloatRange(0, 3600), default=0, show_default=True,
+@click.option("--wait", type=output.FiniteRange(0, 3600), default=0, show_default=True,
               help="Seconds for ComfyUI to answer.")  # fmt: skip
 @click.option("--status", "only_status", is_flag=True, help="Show what was tuned, do nothing.")
 @output.json_option

@@ -152,7 +152,7 @@ def tunableop(facts: Facts) -> Iterator[Finding]:
         yield Finding(code="TUNABLEOP.TUNING", verdict="ok", evidence="TunableOp is off")
         return
     told = facts.service.answer.tuning
-    tuning = now.get("PYTORCH_TUNABLEOP_TUNING", "1") != "0" if told is None else told
+    tuning = now.get("PYTORCH_TUNABLEOP_TUNING") == "1" if told is None else told
     yield Finding(
         code="TUNABLEOP.TUNING",
         verdict="warn" if tuning else "ok",
