@@ -248,6 +248,9 @@ def parse_stats(told: Any) -> ServerView | None:
         name: value if isinstance(value := first.get(name), int) and value >= 0 else None
         for name in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")
     }
+    if first.get("type") == "cpu":
+        # ComfyUI then repeats the machine's memory as torch's own (model_management.py).
+        numbers |= {"torch_vram_total": None, "torch_vram_free": None}
     return ServerView(
         device=str(first.get("name", "?")),
         vram_total=numbers["vram_total"],
