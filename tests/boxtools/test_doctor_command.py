@@ -269,3 +269,8 @@ def test_a_pipe_in_a_files_place_does_not_block(tmp_path: Path) -> None:
     assert world.text(tmp_path / "pipe") == ""
     assert world.text(tmp_path) == ""
     assert world.room(Path("/no/such/place")) is not None
+
+
+def test_a_file_that_is_not_there_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "/nope/file"]) == 2
+    assert "/nope/file is no file to read" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -105,6 +106,8 @@ def _pasted(text: str) -> str:
                 return stream.read(symptoms.MOST).decode("utf-8", errors="replace")
     except (OSError, ValueError):  # a message is mostly too long for a name, or holds a null
         pass
+    if re.fullmatch(r"\.{0,2}/\S*", text):
+        raise WrongUse(f"{text} is no file to read")
     return text
 
 
