@@ -33,11 +33,8 @@ def told(box: Box, *words: str, code: int = 0, user: str = "strix") -> Any:
 def box(fleet: Fleet) -> Box:
     """A converged box whose service answers."""
     box = fleet.add("e2e", "converged")
-    fleet.write()
-    box.run(
-        "for i in $(seq 150); do curl -fso /dev/null http://127.0.0.1:8188/system_stats && exit;"
-        " sleep 0.2; done; exit 1"
-    )
+    outcome = fleet.run()
+    assert outcome.code == 0, outcome.text
     return box
 
 
