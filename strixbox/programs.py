@@ -50,14 +50,13 @@ class Run(StringCommand):
     """
 
     def __init__(
-        self, *words: str, mend: str, stdin: str | None = None, live: bool = False, shown: str = ""
+        self, *words: str, mend: str, stdin: str | None = None, live: bool = False
     ) -> None:
         super().__init__(*(QuoteString(word) for word in words))
         if stdin is not None:
             self.connector_arguments["_stdin"] = stdin
         self.mend = mend
         self.live = live
-        self.shown = shown
 
     def execute(
         self, state: State, host: Host, connector_arguments: ConnectorArguments

@@ -73,7 +73,7 @@ def attach(name: str) -> None:
         Trouble: where tmux cannot.
     """
     if os.environ.get("TMUX"):
-        # Sessions do not nest: the terminal that shows this session changes to the other.
+        # tmux within tmux is refused: the terminal that is in one changes over to ours.
         done = _tmux("switch-client", "-t", f"={name}")
         if done.returncode != 0:
             raise Trouble(f"tmux does not switch: {_reason(done)}; tmux attach -t {name}")
