@@ -61,7 +61,7 @@ def measured(settings: Settings, *cases: Case, runs: int = 3, **words: Any) -> B
 def test_bench_run_through_the_command(
     settings: Settings, standin: Standin, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["bench", "run", "--plan", "batch", "--sizes", "64", "--steps", "3", "--label", "x[1]"]
+    words = ["bench", "run", "--plan", "batch", "--sizes", "64", "--steps", "3", "--label", "x 1+a"]
     assert cli.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["state"] == "complete"
@@ -89,10 +89,10 @@ def test_bench_run_through_the_command(
     assert list((standin.base / "output").iterdir()) == []
 
     assert cli.main(["bench", "list"]) == 0
-    assert "x[1]" in capsys.readouterr().out
+    assert "x 1+a" in capsys.readouterr().out
     assert cli.main(["bench", "show"]) == 0
     assert "batch/8@64x64" in capsys.readouterr().out
-    assert cli.main(["bench", "show", "x[1]", "--json"]) == 0
+    assert cli.main(["bench", "show", "x 1+a", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == bench.id
     assert cli.main(["bench", "compare", bench.id, "last"]) == 0
     assert "no difference beyond noise" in capsys.readouterr().out
