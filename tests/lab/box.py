@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -14,9 +15,12 @@ from pathlib import Path
 
 from tests.lab.podman import LIMITS, LabError, podman
 
-NETWORK = "strixbox-lab"
-SUBNET_PREFIX = "10.89.77"
-PREFIX = "strixbox-"
+# Two checkouts may test on one machine at once, each in a lab of its own: STRIXBOX_LAB=2.
+NUMBER = int(os.environ.get("STRIXBOX_LAB", "1"))
+PREFIX = "strixbox-" if NUMBER == 1 else f"strixbox{NUMBER}-"
+NETWORK = f"{PREFIX}lab"
+SUBNET_PREFIX = f"10.89.{76 + NUMBER}"
+LABEL = f"strixbox={NUMBER}"
 START = (
     *("--systemd=always", "--cap-add", "SYS_ADMIN", "--network", NETWORK),
     *LIMITS,
@@ -113,7 +117,7 @@ def start_box(name: str, image: str, key: Path) -> Box:
     podman(
         *("run", "--detach", *START, "--hostname", name, "--name", container),
         *("--ip", address, "--mac-address", mac_of(address), "--network-alias", name),
-        *("--label", "strixbox=box", image, "/sbin/init"),
+        *("--label", LABEL, "--label", "strixbox-kind=box", image, "/sbin/init"),
     )
     box = Box(name, address_of(container), key)
     box.wait()

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from strixbox.lab import LabData
-from tests.lab.box import NETWORK, PREFIX, SUBNET_PREFIX, Box, address_of, start_box
+from tests.lab.box import LABEL, NETWORK, PREFIX, SUBNET_PREFIX, Box, address_of, start_box
 from tests.lab.content import Content, armoured, gpg_key
 from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
 
 PROJECT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
 MIRROR = f"{PREFIX}mirror"
+IMAGES = "strixbox-"  # all labs of a machine share them
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "sudo", "openssh-server", "acl"),
     *("python3", "ca-certificates", "gpg", "gpgv", "gpg-agent", "iproute2", "curl", "procps"),
@@ -78,7 +79,16 @@ class Lab:
     def boxes(self) -> list[Box]:
         """Every running box."""
         shown = podman(
-            *("ps", "--filter", "label=strixbox=box", "--format", "{{.Names}}"), check=False
+            *(
+                "ps",
+                "--filter",
+                f"label={LABEL}",
+                "--filter",
+                "label=strixbox-kind=box",
+                "--format",
+                "{{.Names}}",
+            ),
+            check=False,
         ).stdout.split()
         return [Box(n.removeprefix(PREFIX), address_of(n), self.key) for n in sorted(shown)]
 
@@ -113,7 +123,7 @@ class Lab:
     def down(self, *, purge: bool = False) -> None:
         """Take away all containers and the network; with ``purge`` the images as well."""
         names = podman(
-            *("ps", "--all", "--filter", "label=strixbox", "--format", "{{.Names}}"), check=False
+            *("ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.Names}}"), check=False
         ).stdout.split()
         if names:
             podman("rm", "--force", "--time", "0", "--volumes", *names, check=False)
@@ -121,7 +131,7 @@ class Lab:
         (self.folder / "lab.json").unlink(missing_ok=True)
         if purge:
             form = ("images", "--format", "{{.Repository}}:{{.Tag}}")
-            ours = [i for i in podman(*form).stdout.split() if PREFIX in i]
+            ours = [i for i in podman(*form).stdout.split() if IMAGES in i]
             podman("rmi", "--force", *ours, check=False)
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -132,7 +142,7 @@ class Lab:
     def _system_image(self) -> str:
         """The base system with the account, before it knows this lab's keys."""
         recipe = "\n".join([*PACKAGES, (HERE / "base.sh").read_text(encoding="utf-8")])
-        image = f"{PREFIX}system:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        image = f"{IMAGES}system:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         if not image_exists(image):
             if self._ubuntu():
                 say("building the box image from Ubuntu 24.04")
@@ -143,7 +153,7 @@ class Lab:
         debs = self.folder / "debs"
         note = debs / "complete"
         known = note.read_text(encoding="utf-8") if note.exists() else ""
-        if known != " ".join(SYSTEM) or not image_exists(f"{MIRROR}-image"):
+        if known != " ".join(SYSTEM) or not image_exists(f"{IMAGES}mirror-image"):
             self._download_debs(image, debs)
         return image
 
@@ -173,7 +183,7 @@ class Lab:
             "run",
             *LIMITS,
             "--label",
-            "strixbox=work",
+            LABEL,
             "--detach",
             "--name",
             work,
@@ -197,7 +207,7 @@ class Lab:
             "run",
             *LIMITS,
             "--label",
-            "strixbox=work",
+            LABEL,
             "--detach",
             "--name",
             work,
@@ -212,7 +222,7 @@ class Lab:
         shutil.rmtree(folder / "partial", ignore_errors=True)
         (folder / "lock").unlink(missing_ok=True)
         podman("exec", work, "sh", "-c", "dpkg -i /var/cache/apt/archives/*.deb")
-        podman("commit", "--quiet", work, f"{MIRROR}-image")
+        podman("commit", "--quiet", work, f"{IMAGES}mirror-image")
         podman("rm", "--force", "--time", "0", work)
         (folder / "complete").write_text(" ".join(SYSTEM), encoding="utf-8")
 
@@ -227,11 +237,11 @@ class Lab:
         podman("rm", "--force", "--time", "0", MIRROR, check=False)
         podman(
             *("run", "--detach", "--name", MIRROR, "--network", NETWORK, "--label", f"made={made}"),
-            *("--label", "strixbox=mirror", "--ip", f"{SUBNET_PREFIX}.2"),
+            *("--label", LABEL, "--ip", f"{SUBNET_PREFIX}.2"),
             *("--network-alias", "mirror.lab", "--network-alias", "radeon.lab", *LIMITS),
             *("--volume", f"{self.folder / 'mirror'}:/srv/mirror:ro"),
             *("--volume", f"{HERE / 'mirror' / 'server.py'}:/srv/server.py:ro"),
-            *(f"{MIRROR}-image", "python3", "/srv/server.py", "/srv/mirror"),
+            *(f"{IMAGES}mirror-image", "python3", "/srv/server.py", "/srv/mirror"),
         )
         end = time.monotonic() + 20
         while time.monotonic() < end:
@@ -275,7 +285,7 @@ class Lab:
         digest.update((self.folder / "mirror" / "content.json").read_bytes())
         for file in self._sources(state):
             digest.update(file.read_bytes())
-        image = f"{PREFIX}{state}:{digest.hexdigest()[:12]}"
+        image = f"{IMAGES}{state}:{digest.hexdigest()[:12]}"
         if not image_exists(image):
             say(f"making the state {state}")
             box = start_box("state", bare, self.key)
@@ -318,7 +328,7 @@ class Lab:
         gnupg = self.folder / "gnupg"
         ubuntu = armoured(gnupg, gpg_key(gnupg, "Lab Ubuntu Archive <ubuntu@lab.invalid>"))
         digest = hashlib.sha256((system + public + ubuntu).encode()).hexdigest()[:12]
-        image = f"{PREFIX}bare:{digest}"
+        image = f"{IMAGES}bare:{digest}"
         if image_exists(image):
             return image
         work = f"{MIRROR}-build"
@@ -327,7 +337,7 @@ class Lab:
             "run",
             *LIMITS,
             "--label",
-            "strixbox=work",
+            LABEL,
             "--detach",
             "--name",
             work,
