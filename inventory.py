@@ -12,10 +12,13 @@ from strixbox.inventory import (
     load_boxes,
 )
 from strixbox.run import expect
+from strixbox.selection import names_nothing
 
+_context = click.get_current_context(silent=True)
+_words = _context.params if _context else {}
 try:
     _boxes = load_boxes(boxes_file())
-    _overrides = command_line_data(click.get_current_context(silent=True))
+    _overrides = command_line_data(_context)
     check_settings(_boxes, read_group_data(), _overrides)
     for _entry in _boxes.entries:
         have_known_hosts(_entry.known_hosts)
@@ -24,6 +27,11 @@ except InventoryError as _error:
     for _mistake in _error.mistakes:
         click.echo(f"  {_mistake}", err=True)
     raise SystemExit(2) from None
+
+_nothing = names_nothing(_boxes, _words.get("limit", ()), _words.get("exclude", ()))
+if _nothing:
+    click.echo(f"No box was touched: {_nothing}.", err=True)
+    raise SystemExit(2)
 
 expect(state)
 

@@ -80,6 +80,15 @@ def test_without_a_terminal_nothing_is_asked(tmp_path: Path, nobody: int) -> Non
     assert "record:" not in answer.stderr
 
 
+@pytest.mark.parametrize("option", ["--limit", "--exclude"])
+def test_a_word_that_names_no_box_is_wrong_use(tmp_path: Path, nobody: int, option: str) -> None:
+    answer = called(tmp_path, nobody, "-y", option, "halo9")
+    assert answer.returncode == 2
+    assert f"No box was touched: {option} halo9 names no box" in answer.stderr
+    assert "halo1, halo2" in answer.stderr
+    assert "record:" not in answer.stderr
+
+
 def test_what_deploys_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> None:
     answer = called(tmp_path, nobody, entry="debug-inventory")
     assert answer.returncode == 0, answer.stderr
