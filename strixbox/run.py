@@ -20,7 +20,7 @@ import click
 from gevent import GreenletExit
 from pyinfra import logger
 from pyinfra.api.command import QuoteString, StringCommand
-from pyinfra.api.host import Host
+from pyinfra.api.host import Host, HostData
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import config, host, state
@@ -145,10 +145,9 @@ class RunLog:
         """Why a box failed, in the sentence that its operation gave."""
         host = self.state.inventory.get_host(box)
         if host not in self.state.activated_hosts:
-            where = f"{host.data.ssh_user}@{host.data.ssh_hostname}"
             return (
                 f"not reached: pyinfra's words are above; see that the box is on and that"
-                f" 'ssh -p {host.data.ssh_port} {where}' logs in"
+                f" '{ssh_words(host.data)}' logs in"
             )
         if box in self.refused:
             return self.refused[box]
@@ -351,6 +350,12 @@ def lock_trouble(told: dict[str, Any]) -> str | None:
             f" {told['working']}; wait for its end, or end it, and run again"
         )
     return f"another run works on this box ({told['holder']}); wait for its end and run again"
+
+
+def ssh_words(data: HostData) -> str:
+    """What logs in to a box by hand, the way that pyinfra does."""
+    key = f" -i {data.ssh_key}" if data.get("ssh_key") else ""
+    return f"ssh -p {data.ssh_port}{key} {data.ssh_user}@{data.ssh_hostname}"
 
 
 def last_line(lines: list[str]) -> str:

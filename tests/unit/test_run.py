@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pyinfra.api.inventory import Inventory
 
 from strixbox import run
 from strixbox.inventory import ROOT
@@ -186,3 +187,13 @@ def test_why_a_box_is_not_locked_is_told() -> None:
     sudo = run.no_sudo("anna", ["", "anna is not in the sudoers file.", ""])
     assert "sudo does not let anna become root: anna is not in the sudoers file." in sudo
     assert "another run" not in sudo
+
+
+def test_how_to_log_in_by_hand_is_told_with_the_key() -> None:
+    data = {"ssh_hostname": "halo1.local", "ssh_user": "anna", "ssh_port": 22}
+    boxes = Inventory(([("agent", data), ("file", data | {"ssh_key": "/home/a/id"})], {}))
+    told = [run.ssh_words(boxes.get_host(name).data) for name in ("agent", "file")]
+    assert told == [
+        "ssh -p 22 anna@halo1.local",
+        "ssh -p 22 -i /home/a/id anna@halo1.local",
+    ]
