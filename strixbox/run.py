@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import getpass
 import json
+import logging
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ class RunLog:
         self.locks: dict[str, Any] = {}
         self.refused: dict[str, str] = {}
         self.listens = False  # to pyinfra's callbacks
+        self.interrupted = False
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
 
@@ -93,6 +95,7 @@ class RunLog:
             "seconds": round(time.monotonic() - self.began, 3),
             "toolkit": toolkit_commit(),
             "dry": dry_run(),
+            "interrupted": self.interrupted,
             "boxes": {
                 name: {
                     "outcome": self.outcome(name, rows),
@@ -109,6 +112,8 @@ class RunLog:
         for name, rows in boxes.items():
             for line in self._lines(name, rows):
                 click.echo(f"    {line}", err=True)
+        if self.interrupted:
+            click.echo("    interrupted; run the same command again to finish", err=True)
         click.echo(f"    record: {path.relative_to(ROOT)}", err=True)
 
     def _boxes(self) -> list[Host]:
@@ -145,6 +150,8 @@ class RunLog:
         """Why a box failed, in the sentence that its operation gave."""
         host = self.state.inventory.get_host(box)
         if host not in self.state.activated_hosts:
+            if self.interrupted:
+                return None  # it may have been about to answer
             return (
                 f"not reached: pyinfra's words are above; see that the box is on and that"
                 f" '{ssh_words(host.data)}' logs in"
@@ -247,8 +254,7 @@ def expect(current: State) -> None:
     if words.get("dry"):
         # With -y pyinfra would skip what --dry is for.
         current.check_for_changes = True
-    _LOGS.append(RunLog(current, "+".join(Path(entry).stem for entry in entries)))
-    atexit.register(_LOGS[0].finish)
+    _keep(RunLog(current, "+".join(Path(entry).stem for entry in entries)))
 
 
 def begin(cfg: Config, entry: str = "deploy") -> None:
@@ -273,18 +279,26 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
 
 def _log(current: State, entry: str) -> RunLog:
     if not _LOGS:  # an inventory of the user's own
-        _LOGS.append(RunLog(current, entry))
-        atexit.register(_LOGS[0].finish)
+        _keep(RunLog(current, entry))
     log = _LOGS[0]
     if not log.listens:
         log.listens = True
         current.add_callback_handler(Clock())
-        signal.signal(signal.SIGINT, _interrupted)
     return log
+
+
+def _keep(log: RunLog) -> None:
+    """From here on the run is told of at its end, whatever ends it."""
+    _LOGS.append(log)
+    atexit.register(log.finish)
+    signal.signal(signal.SIGINT, _interrupted)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     """Ctrl-C ends with 130; pyinfra 3.10 ends with 0, as if all had been done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the record is written in peace
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # of connections cut by the end
+    _LOGS[0].interrupted = True
     sys.exit(130)
 
 

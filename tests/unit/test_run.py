@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -32,24 +33,43 @@ def nobody() -> Iterator[int]:
         yield bound.getsockname()[1]
 
 
-def called(
+def order(
     folder: Path, port: int, *flags: str, entry: str = "deploy.py"
-) -> subprocess.CompletedProcess[str]:
-    """Run pyinfra without a terminal over two boxes that cannot be reached."""
+) -> tuple[list[str], dict[str, str]]:
+    """The words and the environment of pyinfra over two boxes at a port and the next one."""
     own = {"ssh_known_hosts_file": str(folder / "known_hosts")}
     boxes = [box | {"port": port + n, "settings": own} for n, box in enumerate(BOXES)]
     path = folder / "boxes.yaml"
     path.write_text(yaml.safe_dump({"boxes": boxes}), encoding="utf-8")
+    words = [sys.executable, "-m", "pyinfra", *flags, "inventory.py", *entry.split()]
+    return words, {**os.environ, "STRIXBOX_BOXES": str(path)}
+
+
+def called(
+    folder: Path, port: int, *flags: str, entry: str = "deploy.py"
+) -> subprocess.CompletedProcess[str]:
+    """Run pyinfra without a terminal over two boxes that cannot be reached."""
+    words, environment = order(folder, port, *flags, entry=entry)
     return subprocess.run(
-        [sys.executable, "-m", "pyinfra", *flags, "inventory.py", *entry.split()],
+        words,
         cwd=ROOT,
-        env={**os.environ, "STRIXBOX_BOXES": str(path)},
+        env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def recorded(told: str) -> dict[str, Any]:
+    """The record that a run wrote; it is taken away."""
+    found = re.search(r"record: (\S+)", told)
+    assert found, told
+    path = ROOT / found.group(1)
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    return record
 
 
 @pytest.mark.parametrize("flags", [["-y"], ["-y", "--dry"]])
@@ -59,11 +79,7 @@ def test_a_run_that_reaches_no_box_is_told_and_recorded(
     answer = called(tmp_path, nobody, *flags)
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
-    found = re.search(r"record: (\S+)", answer.stderr)
-    assert found, answer.stderr
-    path = ROOT / found.group(1)
-    record = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
+    record = recorded(answer.stderr)
     assert record["entry"] == "deploy"
     assert record["dry"] is ("--dry" in flags)
     for name in ("halo1", "halo2"):
@@ -79,6 +95,24 @@ def test_without_a_terminal_nothing_is_asked(tmp_path: Path, nobody: int) -> Non
     assert "add -y" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert "record:" not in answer.stderr
+
+
+def test_ctrl_c_while_boxes_are_connected_to_is_told_and_recorded(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        words, environment = order(tmp_path, mute.getsockname()[1], "-y", "--limit", "halo1")
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        mute.settimeout(60)
+        with mute.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "halo1: unfinished; nothing was run" in told
+    assert "interrupted; run the same command again to finish" in told
+    assert "not reached" not in told
+    assert "Traceback" not in told
+    assert recorded(told)["interrupted"] is True
 
 
 @pytest.mark.parametrize("option", ["--limit", "--exclude"])
