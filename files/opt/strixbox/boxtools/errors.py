@@ -9,3 +9,15 @@ class Trouble(Exception):
 
 class WrongUse(Exception):
     """The command was called in a way that makes no sense. Ends it with 2."""
+
+
+def reason(error: BaseException) -> str:
+    """The operating system's own words inside what the libraries wrapped them in."""
+    inner: BaseException | None = error
+    for _ in range(20):  # deeper than any library wraps, and an end where they wrap in a circle
+        if inner is None or getattr(inner, "strerror", None) is not None:
+            break
+        wrapped = [getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__]
+        inner = next((part for part in wrapped if isinstance(part, BaseException)), None)
+    text = str(getattr(inner, "strerror", None) or error).strip() or type(error).__name__
+    return text.splitlines()[0][:160]

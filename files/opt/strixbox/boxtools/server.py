@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 import websocket
 
-from boxtools.errors import Trouble
+from boxtools.errors import Trouble, reason
 
 Graph = dict[str, dict[str, Any]]
 """A workflow in ComfyUI's API format: node id -> {"class_type", "inputs"}."""
@@ -85,7 +85,7 @@ class Server:
             ) from None
         except requests.RequestException as error:
             raise Trouble(
-                f"ComfyUI does not answer at {self.url} ({_reason(error)});"
+                f"ComfyUI does not answer at {self.url} ({reason(error)});"
                 " start it: sudo systemctl start comfyui"
             ) from None
         # A workflow that /prompt refuses is told with 400 and the reasons, as JSON.
@@ -275,7 +275,7 @@ class Server:
             return websocket.create_connection(address, timeout=SILENCE, http_no_proxy=["*"])
         except (OSError, websocket.WebSocketException) as error:
             raise Trouble(
-                f"ComfyUI's websocket at {self.url} does not open ({_reason(error)});"
+                f"ComfyUI's websocket at {self.url} does not open ({reason(error)});"
                 " start it: sudo systemctl start comfyui"
             ) from None
 
@@ -292,7 +292,7 @@ class Server:
                 pass
             except (OSError, websocket.WebSocketException) as error:
                 raise Trouble(
-                    f"ComfyUI closed the connection while it worked ({_reason(error)});"
+                    f"ComfyUI closed the connection while it worked ({reason(error)});"
                     " it may have crashed: journalctl -u comfyui"
                 ) from None
             message = parse_message(raw)
@@ -369,15 +369,3 @@ def _failure(kind: str, data: dict[str, Any]) -> str:
 
 def _number(value: Any) -> int:
     return int(value) if isinstance(value, int | float) and abs(value) < 1e9 else 0
-
-
-def _reason(error: BaseException) -> str:
-    """The operating system's own words inside what the libraries wrapped them in."""
-    inner: BaseException | None = error
-    for _ in range(20):  # deeper than any library wraps, and an end where they wrap in a circle
-        if inner is None or getattr(inner, "strerror", None) is not None:
-            break
-        wrapped = [getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__]
-        inner = next((part for part in wrapped if isinstance(part, BaseException)), None)
-    text = str(getattr(inner, "strerror", None) or error or type(error).__name__)
-    return text.splitlines()[0][:160]

@@ -18,7 +18,7 @@ from typing import Any
 import requests
 
 from boxtools import tunableop
-from boxtools.errors import Trouble
+from boxtools.errors import Trouble, reason
 from boxtools.gpu import Gpu
 from boxtools.server import Server
 from boxtools.watch import read_gpu
@@ -99,8 +99,10 @@ def ask(url: str) -> Answer:
         trouble = "" if stats is not None else f"it answers {answer.status_code}"
     except requests.Timeout:
         stats, trouble = None, f"no answer within {PATIENCE:.0f} s"
-    except (requests.RequestException, ValueError, RecursionError) as error:
-        stats, trouble = None, _first_line(error)
+    except (ValueError, RecursionError):
+        stats, trouble = None, "no JSON in its answer"
+    except requests.RequestException as error:
+        stats, trouble = None, reason(error)
     seconds = time.monotonic() - begun
     if stats is not None and not isinstance(stats, dict):
         return Answer(seconds, None, "its answer is no JSON object")
@@ -117,16 +119,6 @@ def tuning_now(url: str) -> bool | None:
     except Trouble:
         return None
     return state.tuning if state.supported else None
-
-
-def _first_line(error: Exception) -> str:
-    inner: BaseException | None = error
-    while inner is not None and getattr(inner, "strerror", None) is None:
-        parts = [getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__]
-        inner = next((part for part in parts if isinstance(part, BaseException)), None)
-    if inner is not None:
-        return str(getattr(inner, "strerror", ""))
-    return "no JSON in its answer" if isinstance(error, ValueError) else type(error).__name__
 
 
 def room(path: Path) -> Room | None:
