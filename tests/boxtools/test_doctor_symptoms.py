@@ -158,6 +158,15 @@ def test_nobody_is_told_to_set_the_override() -> None:
         assert symptom.source
 
 
+def test_nothing_of_the_catalogue_is_cut_off() -> None:
+    # In YAML a blank and # begin a comment: "#5444, #5595" would end at the comma.
+    for symptom in catalogue():
+        for text in (symptom.means, symptom.mend, symptom.source):
+            assert not text.rstrip().endswith((",", ";")), symptom.code
+    sources = {symptom.code: symptom.source for symptom in catalogue()}
+    assert sources["MEMORY.GPU"] == "torch; ROCm/legacy-rocm-build#5444, #5595"
+
+
 def test_patterns_are_lower_case_without_nested_repeats() -> None:
     for symptom in catalogue():
         for pattern in symptom.patterns:
