@@ -103,12 +103,27 @@ def test_a_listed_model_that_is_not_there(
     assert pagecache.resident(path_of(settings, "a")) == path_of(settings, "a").stat().st_size
 
 
-def test_without_a_list_what_was_used_last(
+def test_a_list_that_was_named_is_not_ignored(
     settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["preload", "--list", str(tmp_path / "absent"), "--most-used", "2", "--json"]) == 0
+    absent = str(tmp_path / "absent")
+    assert main(["preload", "--list", absent]) == 2
+    assert f"{absent} is not there" in capsys.readouterr().err
+    assert main(["preload", "--list", absent, "a"]) == 2
+    assert main(["preload", "--list", absent, "--most-used", "1"]) == 2
+    assert pagecache.resident(path_of(settings, "a")) == 0
+
+
+def test_without_a_list_what_was_used_last(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(preload, "LIST", tmp_path / "absent")
+    assert main(["preload", "--most-used", "2", "--json"]) == 0
     assert shares(told(capsys)) == {"c": True, "b": True}
-    assert main(["preload", "--list", str(tmp_path / "absent"), "--json"]) == 0
+    assert main(["preload", "--json"]) == 0
     assert list(shares(told(capsys))) == ["c", "b", "a"]
 
 

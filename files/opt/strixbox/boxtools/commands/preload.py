@@ -37,9 +37,7 @@ MOST_USED = 3  # where there is neither a list nor a wish: a checkpoint, a VAE a
     "--list",
     "list_file",
     type=click.Path(path_type=Path),
-    default=preload.LIST,
-    show_default=True,
-    help="File with the paths that are meant where none is named.",
+    help=f"File with one path a line, in the place of {preload.LIST}.",
 )
 @json_option
 @click.pass_context
@@ -49,7 +47,7 @@ def command(
     most_used: int | None,
     share: float,
     status: bool,
-    list_file: Path,
+    list_file: Path | None,
     as_json: bool,
 ) -> None:
     """Read models into the page cache.
@@ -91,16 +89,18 @@ def command(
         ctx.exit(1)
 
 
-def _paths(names: Sequence[str], most_used: int | None, list_file: Path) -> list[Path]:
-    if names and most_used:
-        raise WrongUse("name models, or give --most-used, not both")
+def _paths(names: Sequence[str], most_used: int | None, list_file: Path | None) -> list[Path]:
+    if sum(map(bool, (names, most_used, list_file))) > 1:
+        raise WrongUse("name models, or give --most-used, or --list: one of them")
     if names:
         others = [name for name in names if not name.startswith("/")]
         paths = [Path(name) for name in names if name.startswith("/")]
         if others:
             paths += [model.path for model in choose(find_models(load()), others)]
         return list(dict.fromkeys(paths))
-    paths_of_list = None if most_used else preload.listed(list_file)
+    paths_of_list = None if most_used else preload.listed(list_file or preload.LIST)
+    if paths_of_list is None and list_file:
+        raise WrongUse(f"{list_file} is not there; name a file with one path a line")
     if paths_of_list is not None:
         return paths_of_list
     return preload.most_used(find_models(load()), most_used or MOST_USED)
