@@ -339,6 +339,18 @@ def test_out_copies_and_never_overwrites(
     assert capsys.readouterr().out.count(str(tmp_path / "mine")) == 2
 
 
+def test_a_directory_that_takes_no_copies_is_told_before_anything_is_queued(
+    settings: Settings, standin: Standin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert strixbox("txt2img", "--size", "64x64", "--out", str(tmp_path / "file/mine")) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/file/mine takes no files: Not a directory; name another with --out" in told
+    assert Server(standin.url).table("/history") == {}
+    assert strixbox("txt2img", "--print", "--out", str(tmp_path / "other")) == 0
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_local_image_is_uploaded_under_a_name_of_its_own(
     settings: Settings, standin: Standin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -144,6 +145,22 @@ def withdraw(server: Server, ours: set[str]) -> None:
 def place(image: dict[str, str], directory: Path) -> Path:
     """Where an image that a node saved lies below ComfyUI's output directory."""
     return directory / str(image.get("subfolder", "")) / str(image["filename"])
+
+
+def check_directory(directory: Path) -> None:
+    """See that a directory takes files, and make it where it is not there.
+
+    Raises:
+        Trouble: where it does not: before anything is rendered for it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise Trouble(
+            f"{directory} takes no files: {error.strerror}; name another with --out"
+        ) from None
 
 
 def store(content: bytes, name: str, directory: Path) -> Path:

@@ -114,6 +114,8 @@ def command(
     if printing:
         sys.stdout.write(json.dumps(graphs[0], indent=1) + "\n")
         return
+    if out is not None:
+        render.check_directory(out)
     for upload in files.values():
         upload.send(server)
     _Run(server, box.base_directory / "output", out, as_json).run(
