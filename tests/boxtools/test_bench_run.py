@@ -256,6 +256,14 @@ def test_odd_sizes(settings: Settings, sizes: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_what_is_no_size_is_told_as_it_was_given(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "run", "--sizes", "512, foo"]) == 2
+    told = "strixbox: 'foo' is no size; write WIDTHxHEIGHT, e.g. 1024x1536\n"
+    assert capsys.readouterr().err == told
+
+
 def test_a_state_that_takes_no_files(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,10 +226,10 @@ def parse_sizes(words: tuple[str, ...]) -> list[plans.Size]:
     Raises:
         WrongUse: where one is none.
     """
-    texts = [text for word in words for text in word.split(",") if text.strip()]
+    texts = [text.strip() for word in words for text in word.split(",") if text.strip()]
     if words and not texts:
         raise WrongUse("--sizes names no size; write e.g. --sizes 512x512,1024x1536")
-    return [parse_size(text if "x" in text.lower() else f"{text}x{text}") for text in texts]
+    return [parse_size(f"{text}x{text}" if text.isdigit() else text) for text in texts]
 
 
 def compared(box: settings.Settings, first: str, second: str) -> comparing.Comparison:
