@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from boxtools import cli
-from boxtools.bench import results
+from boxtools.bench import results, views
 from boxtools.bench.chapter import claims, standard
 from boxtools.bench.compare import Comparison, compare, differences, with_chapter
 from boxtools.bench.results import Bench, Box, Choice, Peaks, Result, Run
@@ -239,6 +239,21 @@ def test_the_gate(
     results.save(settings, sitting(2, after))
     assert cli.main(["bench", "compare", "--json"]) == int(worse)
     assert len(json.loads(capsys.readouterr().out)["lines"]) == 1
+
+
+def test_the_mean_is_of_what_may_be_compared() -> None:
+    before = sitting(1, result("steps/10", 10, 10.1, 10.2), result("steps/15", 10))
+    after = sitting(2, result("steps/10", 8, 8.08, 8.16), result("steps/15", 40))
+    told = compare(before, after)
+    assert verdicts(told)["steps/15"] == "not comparable"
+    assert told.mean == pytest.approx(0.8)
+    assert compare(before, sitting(2, result("steps/15", 40))).mean is None
+
+
+def test_one_run_has_no_spread() -> None:
+    assert views.spread(result("steps/10", 10)) == "one run"
+    assert views.spread(result("steps/10", 10, 10)) == "0.0 %"
+    assert views.spread(result("steps/10", failed="x")) == "-"
 
 
 def test_cases_are_found_under_each_of_their_names() -> None:

@@ -40,7 +40,7 @@ class Comparison(Part):
     only_first: tuple[str, ...] = ()
     only_second: tuple[str, ...] = ()
     noise: float = 0.0  # pooled relative noise of one run
-    mean: float | None = None  # geometric mean of the ratios
+    mean: float | None = None  # geometric mean of the ratios that may be compared
 
     @property
     def worse(self) -> bool:
@@ -188,4 +188,6 @@ def _reversed(line: Line) -> Line:
 
 
 def _mean(lines: Sequence[Line]) -> float | None:
-    return stats.geometric_mean([line.ratio for line in lines if line.ratio])
+    return stats.geometric_mean(
+        [line.ratio for line in lines if line.ratio and line.verdict != "not comparable"]
+    )

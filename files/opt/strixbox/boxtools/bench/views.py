@@ -121,6 +121,8 @@ def spread(result: Result) -> str:
     """Quartiles around the median, as a share of it."""
     if result.spread is None or not result.median:
         return "-"
+    if len(result.values) == 1:
+        return "one run"
     width = (result.spread.high - result.spread.low) / result.median
     return f"{width * 100:.1f} %"
 
