@@ -20,6 +20,7 @@ from boxtools import cli
 from boxtools.errors import Trouble, WrongUse
 
 Run = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
 COMMAND = "import sys; from boxtools.cli import main; sys.exit(main())"
 
 
@@ -89,6 +90,29 @@ def test_every_failure_is_one_sentence_on_stderr(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.strip() == f"strixbox: {sentence}"
+
+
+def test_ctrl_c_during_the_imports_leaves_no_traceback(tmp_path: Path) -> None:
+    # The installed command, with tools in its place that take a Ctrl-C at a certain moment.
+    program = (ROOT / "files/usr/local/bin/strixbox").read_text(encoding="utf-8")
+    (tmp_path / "boxtools").mkdir()
+    (tmp_path / "boxtools/__init__.py").touch()
+    tools = tmp_path / "boxtools/cli.py"
+    struck = "import os, signal\nif {when}: os.kill(os.getpid(), signal.SIGINT)\n"
+
+    def ended(when: bool, **own: Any) -> subprocess.CompletedProcess[str]:
+        tools.write_text(
+            struck.format(when=when)
+            + "def main():\n    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+            + "    except KeyboardInterrupt:\n        return 130\n    return 0\n"
+        )
+        return strixbox(program=program.replace("/opt/strixbox", str(tmp_path)), **own)
+
+    during = ended(True)
+    assert (during.returncode, during.stderr) == (-signal.SIGINT, "")
+    assert ended(False).returncode == 130
+    ignored = ended(True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    assert (ignored.returncode, ignored.stderr) == (0, "")
 
 
 def test_a_long_sentence_stays_on_one_line(
