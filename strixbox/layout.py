@@ -18,6 +18,7 @@ IN_USE = f"{GENERATIONS}/in-use"  # link to the one that answered last
 ETC = "/etc/strixbox"
 STATE = "/var/lib/strixbox"
 BACKUPS = "/var/backups/strixbox"
+CHANGES = "/var/log/strixbox/changes.jsonl"  # who changed what on the box
 SERVICE = "comfyui.service"
 WHEELS = "/var/cache/strixbox/wheels"  # the stack's wheels, kept for the next release
 RECORDS = f"{STATE}/files.json"  # hashes that were verified, and those of first use

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,13 +29,16 @@ from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import config, host, state
 
 from strixbox.config import Config
-from strixbox.layout import RUN_LOCK, WRITING
+from strixbox.journal import JOURNALS, Journal
+from strixbox.layout import CHANGES, RUN_LOCK, WRITING
 from strixbox.operations.base import FORESEEN
 from strixbox.programs import PYTHON, UMASK, source
 
 ROOT = Path(__file__).parent.parent
 # Seconds that a run waits for what an earlier one, whose connection was cut, left working.
 PATIENCE = 300
+# Seconds that the end of a run waits for a box to have logged its last line.
+LAST_LINE = 5
 
 
 class RunLog:
@@ -52,13 +57,27 @@ class RunLog:
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
 
-    def start(self, box: str, op_hash: str) -> None:
-        """Start the clock of one operation on one box."""
-        self.begun[box, op_hash] = time.monotonic()
+    @property
+    def id(self) -> str:
+        """Name of the run: that of its record, and in the logs of the boxes."""
+        return f"{self.started:%Y%m%dT%H%M%S}Z-{os.getpid()}"
 
-    def stop(self, box: str, op_hash: str) -> None:
-        """Stop the clock."""
-        self.seconds[box, op_hash] = time.monotonic() - self.begun[box, op_hash]
+    def start(self, box: str, op_hash: str) -> None:
+        """One operation begins on one box: start its clock."""
+        self.begun[box, op_hash] = time.monotonic()
+        if box in JOURNALS:
+            JOURNALS[box].start(self.name(op_hash))
+
+    def stop(self, box: str, op_hash: str, *, failed: bool = False) -> None:
+        """It ended: stop the clock, and tell the box's own log of what it changed."""
+        seconds = self.seconds[box, op_hash] = time.monotonic() - self.begun[box, op_hash]
+        if box in JOURNALS:
+            JOURNALS[box].stop(seconds, failed=failed)
+
+    def name(self, op_hash: str) -> str:
+        """Name of an operation."""
+        (name, *_) = self.state.op_meta[op_hash].names
+        return str(name)
 
     def operations(self, box: Host) -> list[dict[str, Any]]:
         """Every operation that was planned for a box, in order, with its outcome."""
@@ -66,9 +85,8 @@ class RunLog:
         for op_hash in self.state.get_op_order():
             if op_hash not in self.state.ops[box]:
                 continue
-            (name, *_) = self.state.op_meta[op_hash].names
             meta = self.state.ops[box][op_hash].operation_meta
-            row: dict[str, Any] = {"operation": name}
+            row: dict[str, Any] = {"operation": self.name(op_hash)}
             foreseen = FORESEEN.get((box.name, op_hash))
             if not meta.is_complete() and foreseen:
                 row["outcome"] = "would fail"
@@ -108,10 +126,18 @@ class RunLog:
             },
         }
         path = self._write(record)
+        unlogged = {
+            name: JOURNALS[name].end(self.outcome(name, rows))
+            for name, rows in boxes.items()
+            if name in JOURNALS
+        }
         click.echo(f"\n--> {summary_title(record)}", err=True)
         for name, rows in boxes.items():
             for line in self._lines(name, rows):
                 click.echo(f"    {line}", err=True)
+            if unlogged.get(name):
+                told = f"  {CHANGES} lacks changes of this run: it could not be written"
+                click.echo(f"    {told} ({unlogged[name]})", err=True)
         if self.interrupted:
             click.echo("    interrupted; run the same command again to finish", err=True)
         click.echo(f"    record: {path.relative_to(ROOT)}", err=True)
@@ -123,8 +149,7 @@ class RunLog:
     def _write(self, record: dict[str, Any]) -> Path:
         folder = ROOT / "runs"
         folder.mkdir(mode=0o700, exist_ok=True)
-        stamp = self.started.strftime("%Y%m%dT%H%M%S")
-        path = folder / f"{stamp}Z-{os.getpid()}.json"
+        path = folder / f"{self.id}.json"
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         path.chmod(0o600)
         return path
@@ -220,7 +245,7 @@ class Clock(BaseStateCallback):
         state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         """It failed."""
-        _LOGS[0].stop(host.name, op_hash)
+        _LOGS[0].stop(host.name, op_hash, failed=True)
 
 
 _KINDS = ("changed", "unchanged", "failed", "would fail", "planned", "not run")
@@ -267,7 +292,7 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
     no_delay()
     if dry_run():
         return
-    sentence = take_lock(log)
+    sentence = take_lock(log, cfg, entry)
     if sentence is not None:
         log.refused[host.name] = sentence
         logger.error(f"{host.print_prefix}{sentence}")
@@ -310,8 +335,10 @@ def no_delay() -> None:
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def take_lock(log: RunLog) -> str | None:
+def take_lock(log: RunLog, cfg: Config, entry: str) -> str | None:
     """Hold the box's lock for as long as the connection lives; None, or why it is not held.
+
+    Over the same channel the box is told what to log, but of a run that changes nothing (verify).
 
     Only boxes that are reached by ssh are locked: a local run has no channel to hold the lock by.
     """
@@ -327,8 +354,21 @@ def take_lock(log: RunLog) -> str | None:
         )
     if not allowed:
         return no_sudo(str(host.data.ssh_user), said.stderr_lines)
-    who = f"{getpass.getuser()} on {socket.gethostname()} since {log.started:%H:%M:%S} UTC"
-    order = {"run": RUN_LOCK, "writing": WRITING, "holder": who, "patience": PATIENCE}
+    user, here = getpass.getuser(), socket.gethostname()
+    order = {
+        "run": RUN_LOCK,
+        "writing": WRITING,
+        "holder": f"{user} on {here} since {log.started:%H:%M:%S} UTC",
+        "patience": PATIENCE,
+        "log": CHANGES,
+        "about": {
+            "run": log.id,
+            "who": f"{user}@{here}",
+            "entry": entry,
+            "toolkit": toolkit_commit(),
+            "config": cfg.digest(),
+        },
+    }
     words = (*PYTHON, source("hold_lock"), json.dumps(order))
     command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
     line = make_unix_command_for_host(state, host, command, _sudo=True).get_raw_value()
@@ -336,6 +376,8 @@ def take_lock(log: RunLog) -> str | None:
     log.locks[host.name] = streams  # kept: the lock ends with the channel
     while answer := streams[1].readline():
         told = json.loads(answer)
+        if told.get("held") and entry != "verify":
+            JOURNALS[host.name] = Journal(streams[0].write, lambda: last_words(streams))
         if "waiting" not in told:
             return lock_trouble(told)
         logger.info(
@@ -344,6 +386,13 @@ def take_lock(log: RunLog) -> str | None:
         )
     words_of_the_box = streams[2].read().decode(errors="replace").split("\n")
     return f"the box's lock {RUN_LOCK} could not be taken: {last_line(words_of_the_box)}"
+
+
+def last_words(streams: Any) -> Iterable[str]:
+    """Close the standard input of what holds the lock, and read what it has to say yet."""
+    streams[0].channel.shutdown_write()
+    streams[0].channel.settimeout(LAST_LINE)
+    return list(streams[1])
 
 
 def no_sudo(user: str, said: list[str]) -> str:
@@ -383,6 +432,7 @@ def dry_run() -> bool:
     return bool(context and context.params.get("dry")) or "--dry" in sys.argv
 
 
+@cache
 def toolkit_commit() -> str:
     """Commit of this checkout, with ``+`` where it has local edits; ``unknown`` without git."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]

@@ -12,6 +12,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from strixbox import journal
 from strixbox.programs import QueryTooLong, Refusal, in_parts
 
 P = ParamSpec("P")
@@ -33,11 +34,15 @@ def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
     @wraps(steps)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Steps:
         try:
-            yield from steps(*args, **kwargs)
+            for command in steps(*args, **kwargs):
+                if state.is_executing:
+                    journal.begin(host.name)
+                yield command
         except BoxTrouble as trouble:
             # Planning stops at the first command, so it sees a failure as a change.
             if not state.is_executing:
                 FORESEEN[host.name, host.current_op_hash or ""] = str(trouble)
+            journal.say(host.name, str(trouble))
             yield Refusal(str(trouble))
 
     return operation()(guarded)
@@ -85,5 +90,9 @@ def merged(one: Any, other: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """Tell what this operation changes, named so that the log can be read alone."""
+    """Tell what this operation changes, named so that the log can be read alone.
+
+    Also by every account of the box: neither secrets nor the content of files.
+    """
     host.log(text)
+    journal.say(host.name, text)

@@ -175,7 +175,7 @@ def show_changes(path: str, before: str, after: str) -> None:
         f"{path} (wanted)",
         lineterm="",
     ):
-        say(line)
+        host.log(line)  # content, which the box's own log does not hold
 
 
 def _owned(item: BoxFile | BoxDirectory) -> dict[str, str | None]:

@@ -6,7 +6,7 @@ from pyinfra.context import host
 
 from strixbox.config import Config
 from strixbox.facts import Account, Footprint, RocmRemains
-from strixbox.layout import BACKUPS, COMMAND, ETC, OPT, SERVICE, STATE
+from strixbox.layout import BACKUPS, CHANGES, COMMAND, ETC, OPT, SERVICE, STATE
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.python import BUILDER
@@ -22,6 +22,7 @@ OURS = (
 LEFT = (
     "{base}: your models, pictures, workflows and nodes",
     "{backups}: copies of every file of yours that was edited, with index.jsonl",
+    "{log}: who changed what on this box",
     "packages of Ubuntu that were installed for it: git, python3-venv, htop, tmux",
     "the groups render and video, which {user} may still be in",
 )
@@ -105,6 +106,11 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             mend=f"The account {BUILDER} could not be removed; see 'ps -u {BUILDER}'.",
         )
     yield Run("systemctl", "daemon-reload", mend="systemd could not read its units again.")
-    names = {"base": cfg.comfyui.base_directory, "backups": BACKUPS, "user": cfg.box.user}
+    names = {
+        "base": cfg.comfyui.base_directory,
+        "backups": BACKUPS,
+        "log": CHANGES,
+        "user": cfg.box.user,
+    }
     for line in LEFT:
         say(f"left: {line.format(**names)}")

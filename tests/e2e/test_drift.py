@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from strixbox.layout import SERVICE
+from strixbox.layout import CHANGES, SERVICE
 from tests.e2e.conftest import Fleet
-from tests.lab import difference
+from tests.lab import Box, difference
 
 pytestmark = pytest.mark.lab
 
@@ -43,10 +46,15 @@ DRIFT = {
 }
 
 
+def changes(box: Box) -> list[dict[str, Any]]:
+    """The box's own log of who changed what."""
+    return [json.loads(line) for line in box.read(CHANGES).splitlines()]
+
+
 def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
-    before = box.state()
+    before, logged = box.state(), len(changes(box))
     for command in DRIFT:
         box.run(command)
     assert difference(before, box.state()) != []
@@ -74,7 +82,16 @@ def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
             )
         )
     ] == []
+    told = changes(box)[logged:]
+    assert [line.get("operation") for line in told] == [*changed, None]
+    assert {line["outcome"] for line in told} == {"changed"}
+    assert len({(line["run"], line["who"], line["toolkit"], line["config"]) for line in told}) == 1
+    assert any(
+        line.startswith("/etc/strixbox/comfyui.env: ") for e in told[:-1] for line in e["says"]
+    )
     assert fleet.run().changed("e2e") == []
+    assert fleet.run("verify.py").code == 0
+    assert len(changes(box)) == logged + len(told)
 
 
 def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet) -> None:

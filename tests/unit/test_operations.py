@@ -23,9 +23,10 @@ import strixbox.operations
 from strixbox import programs
 from strixbox.config import Models
 from strixbox.facts import BoxFact, FileStates, Installed, VerifiedFiles
+from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import RUN
 from strixbox.models import Places, plan
-from strixbox.operations import base
+from strixbox.operations import base, files
 from strixbox.operations.base import BoxTrouble, ask
 from strixbox.operations.files import strays
 from strixbox.programs import QUERY_LIMIT, Run, in_parts, read, source, write
@@ -152,6 +153,38 @@ class FakeBox:
         status, output = command.execute(state, self, {})  # type: ignore[arg-type]
         self.said = [line.line for line in output.combined_lines]
         return status
+
+
+def test_an_operation_tells_the_boxs_log_what_it_changes_but_no_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[dict[str, Any]] = []
+    journal = Journal(lambda line: told.append(json.loads(line)), list)
+    journal.start("Write a file")
+    monkeypatch.setitem(JOURNALS, "halo1", journal)
+    box = SimpleNamespace(
+        name="halo1",
+        log=lambda text: None,
+        noop=lambda text: None,
+        state=SimpleNamespace(config=SimpleNamespace(DIFF=True)),
+    )
+    monkeypatch.setattr(base, "host", box)
+    monkeypatch.setattr(files, "host", box)
+
+    @base.box_operation
+    def written(change: bool) -> base.Steps:
+        if change:
+            base.say("/etc/f: replace")
+            files.show_changes("/etc/f", "", "password\n")
+            yield Run("true", mend="")
+
+    for executing, change, begun in ((False, True, []), (True, False, []), (True, True, [True])):
+        monkeypatch.setattr(base, "state", SimpleNamespace(is_executing=executing))
+        list(written._inner(change=change))
+        assert [("begun" in line) for line in told] == begun
+    journal.stop(1.0)
+    assert told[1]["done"]["says"][-1] == "/etc/f: replace"
+    assert "password" not in json.dumps(told)
 
 
 def test_an_order_goes_over_stdin_and_is_not_shown() -> None:

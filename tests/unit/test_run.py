@@ -20,6 +20,7 @@ from pyinfra.api.inventory import Inventory
 
 from strixbox import run
 from strixbox.inventory import ROOT
+from strixbox.journal import JOURNALS, Journal
 from strixbox.operations.base import FORESEEN
 
 BOXES = [{"name": f"halo{n}", "address": "127.0.0.1", "user": "anna"} for n in (1, 2)]
@@ -231,3 +232,78 @@ def test_how_to_log_in_by_hand_is_told_with_the_key() -> None:
         "ssh -p 22 anna@halo1.local",
         "ssh -p 22 -i /home/a/id anna@halo1.local",
     ]
+
+
+class Hold:
+    """Stands in for hold_lock: what it is told, and what it says at the end."""
+
+    def __init__(self, *words: str, gone: bool = False) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.words = words
+        self.gone = gone
+
+    def send(self, data: bytes) -> None:
+        """One line of the controller's."""
+        if self.gone:
+            raise OSError("Socket is closed")
+        self.told.append(json.loads(data))
+
+    def last_words(self) -> tuple[str, ...]:
+        """What it said."""
+        return self.words
+
+
+def journal_of(monkeypatch: pytest.MonkeyPatch, hold: Hold) -> Journal:
+    """The journal of the one box, which hold_lock hears."""
+    journal = Journal(hold.send, hold.last_words)
+    monkeypatch.setitem(JOURNALS, "halo1", journal)
+    return journal
+
+
+def test_the_box_is_told_what_each_operation_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = Hold()
+    journal = journal_of(monkeypatch, hold)
+    log, _ = log_of(base=Meta(), apt=Meta(), verify=Meta())
+    log.start("halo1", "base")
+    log.stop("halo1", "base")  # it changed nothing
+    log.start("halo1", "apt")
+    journal.say("fetch http://anna:secret@mirror/apt")
+    for _ in range(2):  # commands
+        journal.begin()
+    log.stop("halo1", "apt")
+    log.start("halo1", "verify")
+    log.stop("halo1", "verify", failed=True)
+    assert journal.end("failed") is None
+    says = ["fetch http://mirror/apt"]
+    assert all(line["done"].pop("seconds") < 1 for line in hold.told if "done" in line)
+    assert hold.told == [
+        {"begun": "Task | apt"},
+        {"done": {"operation": "Task | apt", "outcome": "changed", "says": says}},
+        {"done": {"operation": "Task | verify", "outcome": "failed", "says": []}},
+        {"end": "failed"},
+    ]
+
+
+def test_nothing_is_told_of_a_run_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = Hold()
+    journal = journal_of(monkeypatch, hold)
+    log, _ = log_of(base=Meta())
+    log.start("halo1", "base")
+    log.stop("halo1", "base")
+    assert journal.end("unchanged") is None
+    assert hold.told == []
+
+
+def test_a_log_that_the_box_cannot_write_is_named_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    journal = journal_of(monkeypatch, Hold('{"unlogged": "Read-only file system"}\n'))
+    journal.begin()
+    assert journal.end("changed") == "Read-only file system"
+
+
+def test_a_connection_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = journal_of(monkeypatch, Hold(gone=True))
+    journal.begin()
+    journal.stop(1.0)
+    assert journal.end("failed") is None

@@ -95,3 +95,23 @@ def asked(program: str, query: dict[str, Any]) -> Any:
         check=True,
     )
     return json.loads(answer.stdout)
+
+
+def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Popen[str], Any]:
+    """Start a holder of the lock; its process and first answer."""
+    order = {
+        "run": str(folder / "run"),
+        "writing": str(folder / "writing"),
+        "holder": holder,
+        "patience": patience,
+        "log": str(folder / "log" / "changes.jsonl"),
+        "about": {"run": "7", "who": holder},
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", source("hold_lock"), json.dumps(order)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    return process, json.loads(process.stdout.readline())

@@ -10,13 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from strixbox.box import apt_key, environments, survey, user_nodes
-from strixbox.programs import source
-from tests.unit.box.conftest import ME, asked
+from tests.unit.box.conftest import ME, asked, hold
 
 
 def gpg(home: Path, *words: str) -> bytes:
@@ -154,24 +152,6 @@ def test_a_disk_is_that_of_the_links_target(tmp_path: Path) -> None:
         survey.disk(str(tmp_path / "opt" / "none" / "deep"))["device"]
         == Path("/proc").stat().st_dev
     )
-
-
-def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Popen[str], Any]:
-    """Start a holder of the lock; its process and first answer."""
-    order = {
-        "run": str(folder / "run"),
-        "writing": str(folder / "writing"),
-        "holder": holder,
-        "patience": patience,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-c", source("hold_lock"), json.dumps(order)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    return process, json.loads(process.stdout.readline())
 
 
 def test_a_lock_is_held_once_and_given_back_by_a_dead_holder(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""What a run changes, told to the box's own log (strixbox/box/hold_lock.py) while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from paramiko import SSHException
+
+_GONE = (OSError, EOFError, SSHException)
+# The log can be read by every account of the box: no password of a URL, whoever said it.
+_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+class Journal:
+    """One box: gathers what the operation under way says, and tells what it came to.
+
+    Nothing waits for the box before the run ends.
+
+    + send: sends to hold_lock's standard input
+    + last_words: closes that, and reads what hold_lock has said since it has the lock
+    """
+
+    def __init__(
+        self, send: Callable[[bytes], object], last_words: Callable[[], Iterable[str]]
+    ) -> None:
+        self.send = send
+        self.last_words = last_words
+        self.operation = ""
+        self.says: list[str] = []
+        self.changes = False  # whether the operation under way has changed anything
+        self.told = False  # whether anything was told
+
+    def start(self, operation: str) -> None:
+        """An operation begins; most of them change nothing."""
+        self.operation = operation
+        self.says = []
+        self.changes = False
+
+    def say(self, text: str) -> None:
+        """The operation says what it changes."""
+        self.says.append(_LOGIN.sub("", text))
+
+    def begin(self) -> None:
+        """The operation is about to change the box."""
+        if not self.changes:
+            self.changes = True
+            self._tell(begun=self.operation)
+
+    def stop(self, seconds: float, *, failed: bool = False) -> None:
+        """The operation ended."""
+        if self.changes or failed:
+            outcome = "failed" if failed else "changed"
+            entry = {"operation": self.operation, "outcome": outcome, "says": self.says}
+            self._tell(done=entry | {"seconds": round(seconds, 3)})
+
+    def end(self, outcome: str) -> str | None:
+        """The run ended; why its changes are not in the box's log, None where they are."""
+        if not self.told:
+            return None
+        self._tell(end=outcome)
+        with contextlib.suppress(*_GONE):
+            for line in self.last_words():
+                return str(json.loads(line)["unlogged"])
+        return None
+
+    def _tell(self, **line: Any) -> None:
+        self.told = True
+        # A connection that is gone ends the operation that asks for it next.
+        with contextlib.suppress(*_GONE):
+            self.send(json.dumps(line).encode() + b"\n")
+
+
+# By box, of those whose changes are logged.
+JOURNALS: dict[str, Journal] = {}
+
+
+def say(box: str, text: str) -> None:
+    """The operation under way on a box says what it changes."""
+    if box in JOURNALS:
+        JOURNALS[box].say(text)
+
+
+def begin(box: str) -> None:
+    """The operation under way on a box is about to change it."""
+    if box in JOURNALS:
+        JOURNALS[box].begin()
