@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from pyinfra import logger
 from pyinfra.api.arguments_typed import PyinfraOperation
 from pyinfra.api.command import StringCommand
 from pyinfra.api.facts import FactBase
@@ -29,7 +31,7 @@ class BoxTrouble(Exception):
 
 
 def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
-    """A pyinfra operation in which ``BoxTrouble`` fails its own host and no other."""
+    """A pyinfra operation in which ``BoxTrouble``, or a defect, fails its own host and no other."""
 
     @wraps(steps)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Steps:
@@ -44,6 +46,13 @@ def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
                 FORESEEN[host.name, host.current_op_hash or ""] = str(trouble)
             journal.say(host.name, str(trouble))
             yield Refusal(str(trouble))
+        except Exception as error:
+            # A defect of ours, which in pyinfra 3.10 would end the run for all boxes at once.
+            logger.error("".join(traceback.format_exception(error)))
+            yield Refusal(
+                f"strixbox itself failed here, before it changed anything more:"
+                f" {type(error).__name__}: {error}; please report it with the lines above."
+            )
 
     return operation()(guarded)
 

@@ -27,9 +27,9 @@ from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import RUN
 from strixbox.models import Places, plan
 from strixbox.operations import base, files
-from strixbox.operations.base import BoxTrouble, ask
+from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation
 from strixbox.operations.files import strays
-from strixbox.programs import QUERY_LIMIT, Run, in_parts, read, source, write
+from strixbox.programs import QUERY_LIMIT, Refusal, Run, in_parts, read, source, write
 from strixbox.tree import ROOT
 
 
@@ -241,6 +241,18 @@ def test_a_question_that_cannot_be_parted_is_trouble_of_this_box(
     monkeypatch.setattr(base, "host", StandInBox())
     with pytest.raises(BoxTrouble, match=r"Installed does not fit into one command: .*; name"):
         ask(Installed, packages=("x" * QUERY_LIMIT,))
+
+
+def test_a_defect_of_ours_fails_its_own_box_alone() -> None:
+    @box_operation
+    def broken(word: str) -> Steps:
+        yield StringCommand("true")
+        raise KeyError(word)
+
+    first, last = broken._inner("missing")
+    assert str(first) == "true"
+    assert isinstance(last, Refusal)
+    assert "KeyError: 'missing'; please report it" in last.sentence
 
 
 def test_parts_keep_every_word_in_its_order() -> None:
