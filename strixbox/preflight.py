@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,8 +16,8 @@ GIB = 1 << 30
 # Radeon 8060S / 8050S, gfx1151.
 STRIX_HALO_PCI = "0x1586"
 STRIX_HALO_KFD = "110501"
-# No clock of a box that works is outside; TLS and apt's signatures fail with a wrong one.
-EARLIEST, LATEST = 1_760_000_000, 2_090_000_000
+# Seconds between the clocks of box and controller; TLS and apt's signatures fail with a wrong one.
+CLOCKS_APART = 86_400
 TO_7_2 = "put the box into the group rocm_7_2 in boxes.yaml"
 # AMD's Ryzen pages name the OEM kernel; noble's own 6.8 does not know the chip at all.
 NEWER_KERNEL = (
@@ -78,11 +79,14 @@ def system(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
 
 def clock(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     """A clock that signatures can be checked with."""
-    sane = EARLIEST < survey["time"] < LATEST
+    here = time.time()
+    sane = abs(survey["time"] - here) < CLOCKS_APART
+    told = (time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) for at in (survey["time"], here))
     yield Finding(
         "OS.CLOCK",
         "ok" if sane else "refuse",
-        f"{survey['time']} s since 1970, synchronised: {survey['synchronised'] or 'unknown'}",
+        "{} UTC, here {} UTC".format(*told)
+        + f"; synchronised: {survey['synchronised'] or 'unknown'}",
         "sudo timedatectl set-ntp true",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from copy import deepcopy
 from typing import Any
 
@@ -430,7 +431,7 @@ GOOD: dict[str, Any] = {
     "mes": ["0x80"],
     "overrides": [],
     "secure_boot": "on",
-    "time": 1_790_000_000,
+    "time": time.time(),
     "synchronised": "yes",
     "home": "/home/anna",
     "interrupted": False,
@@ -452,8 +453,8 @@ SPOILT: dict[str, tuple[dict[str, Any], str, str]] = {
     "no systemd": ({"init": "sh"}, "OS.SYSTEMD", "refuse"),
     "read-only": ({"read_only": ["/"]}, "OS.READ_ONLY", "refuse"),
     "dpkg halfway": ({"interrupted": True}, "APT.INTERRUPTED", "warn"),
-    "ten years late": ({"time": 1_790_000_000 - 315_360_000}, "OS.CLOCK", "refuse"),
-    "ten years early": ({"time": 1_790_000_000 + 315_360_000}, "OS.CLOCK", "refuse"),
+    "ten years late": ({"time": time.time() - 315_360_000}, "OS.CLOCK", "refuse"),
+    "ten years early": ({"time": time.time() + 315_360_000}, "OS.CLOCK", "refuse"),
     "another CPU": ({"cpu": "Intel"}, "CPU.MODEL", "warn"),
     "half the memory": ({"memory": 62 * GIB}, "RAM.SIZE", "warn"),
     "no GPU": ({"gpus": []}, "GPU.PCI", "refuse"),
