@@ -6,6 +6,7 @@ does not answer, the generation that answered before comes back with its files.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -13,6 +14,10 @@ import sys
 import time
 import urllib.request
 from typing import Any
+
+# Seconds that a server goes on after its first answer before it counts as one that runs: what is
+# wrong with the GPU or a node ends it with the first work, not with the first answer.
+SETTLED = 2.0
 
 
 def point(link: str, target: str) -> None:
@@ -80,30 +85,52 @@ def _is(path: str, content: bytes, mode: int) -> bool:
 
 
 def start(service: str, url: str, timeout: float) -> str | None:
-    """Restart the service and wait for its answer; None, or why there is none."""
+    """Restart the service and wait until it answers and goes on; None, or why it does not."""
     systemctl("reset-failed", service)
     trouble = reload(service) or systemctl("restart", service)
     if trouble:
         return trouble
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     begin = time.monotonic()
     told = 0.0
-    reason = "no answer"
-    while time.monotonic() - begin < timeout:
-        try:
-            with opener.open(url, timeout=5) as answer:
-                if answer.status == 200 and systemctl("is-active", service) is None:
-                    return None
-        except (OSError, ValueError) as error:
-            reason = str(getattr(error, "reason", error))
-        if systemctl("is-failed", "--quiet", service) is None:
-            return "the service failed: " + _log(service)
-        waited = time.monotonic() - begin
+    reason: str | None = "no answer"
+    answered, first = None, ""
+    while (waited := time.monotonic() - begin) < timeout:
+        state, process = _running(service)
+        if state == "failed" or (answered is not None and state != "active"):
+            when = "" if answered is None else " after it had answered"
+            return f"the service failed{when}: {_log(service)}"
+        reason = _unanswered(url)
+        if reason is None and answered is None and state == "active":
+            answered, first = waited, process
+        if answered is not None and process != first:
+            return (
+                f"the service ended after it had answered, and was started again: {_log(service)}"
+            )
+        if reason is None and answered is not None and waited - answered >= SETTLED:
+            return None
         if waited - told >= 10:
             told = waited
             print(f"waiting for {url} since {waited:.0f} s", flush=True)
         time.sleep(0.25)
     return f"{url} was not answered in {timeout} s ({reason}): " + _log(service)
+
+
+def _running(service: str) -> tuple[str, str]:
+    """State and process number of a service."""
+    show = ["systemctl", "show", "--value", "--property=ActiveState,MainPID", service]
+    words = subprocess.run(show, capture_output=True, text=True, check=False).stdout.split()
+    state = next((word for word in words if not word.isdigit()), "unknown")
+    return state, next((word for word in words if word.isdigit()), "0")
+
+
+def _unanswered(url: str) -> str | None:
+    """Why a URL is not answered with 200; None where it is."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return None if answer.status == 200 else f"status {answer.status}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def _log(service: str) -> str:
