@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # One argument of execve is at most 128 KiB (MAX_ARG_STRLEN), and `sh -c` gets all in one.
 QUERY_LIMIT = 90_000
-FULL = os.strerror(errno.ENOSPC)  # in every program's words: apt, dpkg, pip, uv, git, Python
+# A full disk in the words of dpkg, pip, uv, git and Python, and in those of apt.
+FULL = (os.strerror(errno.ENOSPC), "enough free space in")
 # What goes before every command that is sent, in the shell that pyinfra starts it with:
 # - a umask of the box's root (login.defs, sudoers) of 027 or 077 would hide from the service's
 #   account what root installs for it;
@@ -70,7 +71,8 @@ class Run(StringCommand):
             **connector_arguments,
         )
         mend = self.mend
-        if not status and any(FULL in line.line for line in output.combined_lines):
+        said = "\n".join(line.line for line in output.combined_lines)
+        if not status and any(words in said for words in FULL):
             mend = "The box's disk is full: free disk room (df -h shows where), then run again."
         if not status and mend:
             output.combined_lines.append(OutputLine("stderr", mend))

@@ -51,8 +51,18 @@ def holder(lines: list[str]) -> str:
     return f"process {found.group(1) or found.group(2)}" if found else "another process"
 
 
+def reason(lines: list[str]) -> str:
+    """What apt or dpkg names as the error; its last word where it names none."""
+    named = [line for line in lines if line.startswith(("E: ", "dpkg: error"))]
+    said = named[:1] or [line for line in lines if line.strip()][-1:] or ["it said nothing"]
+    return said[0].removeprefix("E: ").strip().rstrip(".")
+
+
 def main(order: dict[str, Any]) -> None:
-    """``{"words", "patience"}``: seconds to wait at most for a lock."""
+    """``{"words", "patience", "failed", "mend"}``: a command, seconds to wait at most for a lock.
+
+    ``failed`` says what has not come about where the command fails, ``mend`` what to do then.
+    """
     end = time.monotonic() + order["patience"]
     told = 0.0
     while True:
@@ -61,7 +71,7 @@ def main(order: dict[str, Any]) -> None:
             return
         if not any(LOCKED.search(line) for line in lines):
             print("\n".join(lines), file=sys.stderr)
-            raise SystemExit(code)
+            raise SystemExit(f"{order['failed']}: {reason(lines)}. {order['mend']}")
         if time.monotonic() >= end:
             raise SystemExit(
                 f"{holder(lines)} has had the lock of apt or dpkg for {order['patience']} s; see"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,7 +27,7 @@ from strixbox.facts import (
 from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing, show_diff
-from strixbox.programs import PYTHON, Run, source, write
+from strixbox.programs import Run, write
 from strixbox.purge import PurgePlan, plan
 from strixbox.rocm_versions import releases
 from strixbox.tree import BoxFile, rendered
@@ -52,13 +51,19 @@ NO_SOURCES = (
     *("-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=/dev/null"),
     *("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="),
 )
+# AMD's repository and no other: somebody's broken source is not what we ask about.
+OURS_ALONE = (
+    *("-o", f"Dir::Etc::SourceList={SOURCE}", "-o", "Dir::Etc::SourceParts=-"),
+    *("-o", "APT::Get::List-Cleanup=false", "-o", "APT::Update::Error-Mode=any"),
+)
 INTERRUPTED = "If dpkg was interrupted before, run: sudo dpkg --configure -a"
+INDEXES = "apt could not fetch its indexes"
 
 
-def under_lock(*words: str, mend: str) -> Run:
-    """Command of apt's or dpkg's that waits for their locks, and says so."""
-    order = json.dumps({"words": list(words), "patience": PATIENCE})
-    return Run(*PYTHON, source("apt_run"), stdin=order, mend=mend, live=True)
+def under_lock(*words: str, failed: str, mend: str = INTERRUPTED) -> Run:
+    """Command of apt's or dpkg's that waits for their locks, and tells apt's reason if it fails."""
+    order = {"words": list(words), "patience": PATIENCE, "failed": failed, "mend": mend}
+    return write("apt_run", order, live=True)
 
 
 @box_operation
@@ -98,10 +103,13 @@ def purge_rocm(wanted: Rocm) -> Steps:
         rehearse(todo, wanted)
         say(f"purge {', '.join(todo.packages)}")
         if todo.held:
-            yield under_lock("apt-mark", *NO_SOURCES, "unhold", *todo.held, mend=INTERRUPTED)
+            yield under_lock(
+                *("apt-mark", *NO_SOURCES, "unhold", *todo.held),
+                failed="The hold of old ROCm packages could not be taken off",
+            )
         yield under_lock(
             *(*APT, *NO_SOURCES, "purge", "--no-auto-remove", *todo.packages),
-            mend=f"Old ROCm packages could not be purged; apt's words are above. {INTERRUPTED}",
+            failed="Old ROCm packages could not be purged",
         )
     # Some leftovers are only to be seen once the packages are gone.
     files = plan(ask(RocmRemains), wanted).files
@@ -269,11 +277,14 @@ def rocm_repository(rocm: Rocm) -> Steps:
         yield placing(wrong)
     if not fetched:
         say(f"fetch the index of {rocm.repository}")
-        yield under_lock(*APT, "update", mend=f"apt could not fetch its indexes. {INTERRUPTED}")
+        yield under_lock(*APT, "update", failed=INDEXES)
         if not ask(AptSource, uri=rocm.repository, suite=rocm.suite, stamp=STAMP)["indexed"]:
-            raise BoxTrouble(
-                f"apt has no index of {rocm.repository}: the box does not reach it, or its key does"
-                f" not fit; run 'sudo apt-get update' on the box to see apt's words."
+            # apt-get update takes most failures for warnings: for this source alone they are none.
+            yield under_lock(
+                *(*APT, "update", *OURS_ALONE),
+                failed=f"apt has no index of {rocm.repository}",
+                mend="See that the box reaches it and that rocm_key_fingerprint is AMD's, then run"
+                " again.",
             )
         yield Run("mkdir", "-p", STATE, mend="")
         yield Run("tee", STAMP, stdin=wanted + "\n", mend="")
@@ -296,12 +307,12 @@ def apt_packages(
     if missing:
         say(f"install {', '.join(missing)}")
         if release is None:
-            yield under_lock(*APT, "update", mend=f"apt could not fetch its indexes. {INTERRUPTED}")
+            yield under_lock(*APT, "update", failed=INDEXES)
         flags = _flags(tuple(missing), pinned) if release else ("--no-install-recommends",)
         yield under_lock(
             *(*APT, "install", "--no-remove", *flags, *missing),
-            mend=f"{', '.join(missing)} could not be installed; apt's words are above. Free disk"
-            f" room or mend what apt names, then run again. {INTERRUPTED}",
+            failed=f"{', '.join(missing)} could not be installed",
+            mend=f"Mend what apt names, then run again. {INTERRUPTED}",
         )
         wrong = astray(packages, release)[0]
         if wrong:
@@ -312,7 +323,7 @@ def apt_packages(
             )
     if loose:
         say(f"hold {', '.join(loose)}")
-        yield under_lock("apt-mark", "hold", *loose, mend=INTERRUPTED)
+        yield under_lock("apt-mark", "hold", *loose, failed=f"{', '.join(loose)} could not be held")
 
 
 def _flags(packages: tuple[str, ...], pinned: tuple[str, ...]) -> tuple[str, ...]:

@@ -250,9 +250,13 @@ def test_no_lock_is_waited_for_for_ever(said: str) -> None:
 def test_any_other_failure_is_told_at_once_with_apts_words() -> None:
     told = "E: Unable to lock directory /var/lib/apt/lists/; E: No space left on device"
     words = ["sh", "-c", f"echo '{told}'; exit 100"]
-    answer = started("apt_run", {"words": words, "patience": 600})
-    assert answer.returncode == 100
-    assert "No space left on device" in answer.stderr
+    order = {"words": words, "patience": 600, "failed": "No index", "mend": "Run it again."}
+    answer = started("apt_run", order)
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines() == [told, f"No index: {told[3:]}. Run it again."]
+    assert apt_run.reason(["Err: 1", "E: no key.", "E: not signed."]) == "no key"
+    assert apt_run.reason(["killed", ""]) == "killed"
+    assert apt_run.reason([]) == "it said nothing"
     assert apt_run.holder(["no one"]) == "another process"
 
 
