@@ -33,7 +33,7 @@ if _nothing:
     click.echo(f"No box was touched: {_nothing}.", err=True)
     raise SystemExit(2)
 
-expect(state)
+_boxes = expect(state, _boxes)
 
 all = _boxes.hosts()  # noqa: A001 - the name that pyinfra gives to the list of every host
 globals().update(_boxes.groups())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints
 
@@ -131,6 +131,8 @@ class Boxes:
 
     entries: tuple[BoxEntry, ...]
     source: str
+    # Groups that come first, with members or without: of two groups' data, the later one's wins.
+    group_order: tuple[str, ...] = ()
 
     def hosts(self) -> list[tuple[str, dict[str, Any]]]:
         """Hosts as pyinfra takes them."""
@@ -138,11 +140,17 @@ class Boxes:
 
     def groups(self) -> dict[str, list[str]]:
         """Members by group, in the order in which the groups first appear."""
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {group: [] for group in self.group_order}
         for entry in self.entries:
             for group in entry.groups:
                 groups.setdefault(group, []).append(entry.name)
         return groups
+
+    def only(self, names: Iterable[str]) -> Boxes:
+        """These boxes of it alone, with the settings that they have among all."""
+        wanted = set(names)
+        entries = tuple(entry for entry in self.entries if entry.name in wanted)
+        return replace(self, entries=entries, group_order=tuple(self.groups()))
 
 
 class InventoryError(ValueError):

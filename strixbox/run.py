@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import click
 from gevent import GreenletExit
@@ -29,10 +30,13 @@ from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import config, host, state
 
 from strixbox.config import Config
+from strixbox.inventory import Boxes
 from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import CHANGES, RUN_LOCK, WRITING
 from strixbox.operations.base import FORESEEN
 from strixbox.programs import PYTHON, UMASK, source
+from strixbox.waves import Wave, part
+from strixbox.waves import plan as waves_of
 
 ROOT = Path(__file__).parent.parent
 # Seconds that a run waits for what an earlier one, whose connection was cut, left working.
@@ -44,9 +48,13 @@ LAST_LINE = 5
 class RunLog:
     """Times every operation on every box; at the end tells and records what became of them."""
 
-    def __init__(self, current: State, entry: str) -> None:
+    def __init__(
+        self, current: State, entry: str, wave: Wave | None = None, pipe: IO[str] | None = None
+    ) -> None:
         self.state = current  # without an inventory until pyinfra has read inventory.py
         self.entry = entry
+        self.wave = wave
+        self.pipe = pipe  # to the process that waits for this wave
         self.started = datetime.now(UTC)
         self.began = time.monotonic()
         self.configs: dict[str, Config] = {}
@@ -109,6 +117,7 @@ class RunLog:
         boxes = {box.name: self.operations(box) for box in self._boxes()}
         record = {
             "entry": self.entry,
+            "wave": self.wave.name if self.wave else None,
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - self.began, 3),
             "toolkit": toolkit_commit(),
@@ -131,7 +140,8 @@ class RunLog:
             for name, rows in boxes.items()
             if name in JOURNALS
         }
-        click.echo(f"\n--> {summary_title(record)}", err=True)
+        title = f"{self.wave.title}, " if self.wave else ""
+        click.echo(f"\n--> {title}{summary_title(record)}", err=True)
         for name, rows in boxes.items():
             for line in self._lines(name, rows):
                 click.echo(f"    {line}", err=True)
@@ -141,6 +151,9 @@ class RunLog:
         if self.interrupted:
             click.echo("    interrupted; run the same command again to finish", err=True)
         click.echo(f"    record: {path.relative_to(ROOT)}", err=True)
+        if self.pipe:
+            with suppress(BrokenPipeError), self.pipe:
+                json.dump(record, self.pipe)
 
     def _boxes(self) -> list[Host]:
         wanted = [box for box in self.state.inventory if self.state.is_host_in_limit(box)]
@@ -253,16 +266,17 @@ _KINDS = ("changed", "unchanged", "failed", "would fail", "planned", "not run")
 _LOGS: list[RunLog] = []
 
 
-def expect(current: State) -> None:
+def expect(current: State, boxes: Boxes) -> Boxes:
     """Called by inventory.py, before any connection: a run that reaches no box is told as well.
 
-    A run that would ask where there is no terminal to ask on is refused.
+    A run that would ask where there is no terminal to ask on is refused. The boxes of this process
+    are returned: all, or those of its wave.
     """
     context = click.get_current_context(silent=True)
     words = context.params if context else {}
     entries = words.get("operations", ())
     if not entries or not all(str(entry).endswith(".py") for entry in entries):
-        return  # debug-inventory, exec, fact: nothing is deployed
+        return boxes  # debug-inventory, exec, fact: nothing is deployed
     quiet = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
     asks = not any(words.get(flag) for flag in quiet)
     if asks and not sys.stdin.isatty():
@@ -279,7 +293,11 @@ def expect(current: State) -> None:
     if words.get("dry"):
         # With -y pyinfra would skip what --dry is for.
         current.check_for_changes = True
-    _keep(RunLog(current, "+".join(Path(entry).stem for entry in entries)))
+    waves = waves_of(boxes, words)
+    wave, pipe = part(waves) if waves else (None, None)
+    # Made after the parting: the second wave begins when the first has ended.
+    _keep(RunLog(current, "+".join(Path(entry).stem for entry in entries), wave, pipe))
+    return wave.boxes if wave else boxes
 
 
 def begin(cfg: Config, entry: str = "deploy") -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from strixbox.config import Config
 from strixbox.groups import read_group_data
+from strixbox.inventory import BoxEntry, Boxes
 
 GROUPS = read_group_data()
 
@@ -28,3 +29,14 @@ def data() -> dict[str, Any]:
 def cfg(data: dict[str, Any]) -> Config:
     """The same, validated."""
     return Config.load(data)
+
+
+def boxes_of(**groups: tuple[str, ...]) -> Boxes:
+    """Boxes by name with their groups."""
+    return Boxes(
+        tuple(
+            BoxEntry(name=name, address=f"{name}.local", user="anna", groups=own)
+            for name, own in groups.items()
+        ),
+        "boxes.yaml",
+    )

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from strixbox.inventory import BoxEntry, Boxes
 from strixbox.selection import names_nothing
-
-
-def boxes_of(**groups: tuple[str, ...]) -> Boxes:
-    """Boxes by name with their groups."""
-    return Boxes(
-        tuple(
-            BoxEntry(name=name, address=f"{name}.local", user="anna", groups=own)
-            for name, own in groups.items()
-        ),
-        "boxes.yaml",
-    )
-
+from tests.unit.conftest import boxes_of
 
 BOXES = boxes_of(halo1=("canary",), halo2=(), den=("canary", "rocm_7_2"))
 
