@@ -25,7 +25,7 @@ from gevent import GreenletExit
 from pyinfra import logger
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.host import Host, HostData
-from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.api.state import BaseStateCallback, State, StateStage
 from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import config, host, state
 
@@ -277,6 +277,7 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     entries = words.get("operations", ())
     if not entries or not all(str(entry).endswith(".py") for entry in entries):
         return boxes  # debug-inventory, exec, fact: nothing is deployed
+    entry = "+".join(Path(entry).stem for entry in entries)
     quiet = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
     asks = not any(words.get(flag) for flag in quiet)
     if asks and not sys.stdin.isatty():
@@ -286,6 +287,7 @@ def expect(current: State, boxes: Boxes) -> Boxes:
             err=True,
         )
         raise SystemExit(2)
+    answer_questions()
     # One box's trouble is its own. pyinfra, where it asks (no -y), would stop all boxes at the
     # first failure (fail percent 0) and ask once more.
     if words.get("fail_percent") is None:
@@ -296,8 +298,33 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     waves = waves_of(boxes, words)
     wave, pipe = part(waves) if waves else (None, None)
     # Made after the parting: the second wave begins when the first has ended.
-    _keep(RunLog(current, "+".join(Path(entry).stem for entry in entries), wave, pipe))
+    _keep(RunLog(current, entry, wave, pipe))
     return wave.boxes if wave else boxes
+
+
+def answer_questions() -> None:
+    """Have pyinfra tell of a question that nobody answers.
+
+    pyinfra 3.10 asks in one function, which no setting but -y reaches, and ends with a traceback
+    where the terminal is at its end (Ctrl-D).
+    """
+    # Not above: pyinfra_cli patches the standard library with gevent as soon as it is imported.
+    from pyinfra_cli import cli
+
+    ask = cli._do_confirm
+
+    def confirm(question: str) -> bool:
+        executing = state.current_stage == StateStage.Execute
+        try:
+            return bool(ask(question))
+        except EOFError:
+            told = "run the same command again to finish"
+            if not executing:
+                told = "no box was changed; press Enter to go on, or add -y to be asked nothing"
+            click.echo(f"\n--> Nobody answered: {told}.", err=True)
+            raise SystemExit(2) from None
+
+    cli._do_confirm = confirm
 
 
 def begin(cfg: Config, entry: str = "deploy") -> None:

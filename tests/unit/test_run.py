@@ -125,6 +125,46 @@ def test_a_word_that_names_no_box_is_wrong_use(tmp_path: Path, nobody: int, opti
     assert "record:" not in answer.stderr
 
 
+# pyinfra's own question, with standard input at its end.
+QUESTION = """
+import sys
+from pyinfra.api.state import State, StateStage
+from pyinfra.context import ctx_state
+from pyinfra_cli import cli
+from strixbox.run import answer_questions
+
+state = State()
+ctx_state.set(state)
+answer_questions()
+state.current_stage = StateStage[sys.argv[1]]
+print("answered", cli._do_confirm("Go on?"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ("Prepare", "Nobody answered: no box was changed; press Enter"),
+        ("Execute", "Nobody answered: run the same command again to finish."),
+    ],
+)
+def test_a_question_that_nobody_answers(stage: str, told: str) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", QUESTION, stage],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 2, answer.stderr
+    assert told in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "Go on?" in answer.stderr
+
+
 def test_what_deploys_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> None:
     answer = called(tmp_path, nobody, entry="debug-inventory")
     assert answer.returncode == 0, answer.stderr
