@@ -261,6 +261,8 @@ class Clock(BaseStateCallback):
         _LOGS[0].stop(host.name, op_hash, failed=True)
 
 
+# Entries that change nothing.
+READ_ONLY = frozenset({"verify"})
 _KINDS = ("changed", "unchanged", "failed", "would fail", "planned", "not run")
 # pyinfra runs once in a process, and deploy.py once in it for each box.
 _LOGS: list[RunLog] = []
@@ -279,7 +281,7 @@ def expect(current: State, boxes: Boxes) -> Boxes:
         return boxes  # debug-inventory, exec, fact: nothing is deployed
     entry = "+".join(Path(entry).stem for entry in entries)
     quiet = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
-    asks = not any(words.get(flag) for flag in quiet)
+    asks = entry not in READ_ONLY and not any(words.get(flag) for flag in quiet)
     if asks and not sys.stdin.isatty():
         click.echo(
             "No box was touched: there is no terminal to ask on before boxes are changed; add -y"
@@ -287,7 +289,7 @@ def expect(current: State, boxes: Boxes) -> Boxes:
             err=True,
         )
         raise SystemExit(2)
-    answer_questions()
+    answer_questions(entry)
     # One box's trouble is its own. pyinfra, where it asks (no -y), would stop all boxes at the
     # first failure (fail percent 0) and ask once more.
     if words.get("fail_percent") is None:
@@ -302,8 +304,8 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     return wave.boxes if wave else boxes
 
 
-def answer_questions() -> None:
-    """Have pyinfra tell of a question that nobody answers.
+def answer_questions(entry: str) -> None:
+    """Have pyinfra not ask before what changes nothing, and tell of a question without an answer.
 
     pyinfra 3.10 asks in one function, which no setting but -y reaches, and ends with a traceback
     where the terminal is at its end (Ctrl-D).
@@ -315,6 +317,8 @@ def answer_questions() -> None:
 
     def confirm(question: str) -> bool:
         executing = state.current_stage == StateStage.Execute
+        if entry in READ_ONLY and not executing:
+            return True
         try:
             return bool(ask(question))
         except EOFError:

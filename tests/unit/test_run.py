@@ -125,6 +125,13 @@ def test_a_word_that_names_no_box_is_wrong_use(tmp_path: Path, nobody: int, opti
     assert "record:" not in answer.stderr
 
 
+def test_what_changes_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> None:
+    answer = called(tmp_path, nobody, entry="verify.py")
+    assert answer.returncode == 1
+    assert "no terminal" not in answer.stderr
+    assert recorded(answer.stderr)["boxes"]["halo1"]["outcome"] == "failed"
+
+
 # pyinfra's own question, with standard input at its end.
 QUESTION = """
 import sys
@@ -135,22 +142,24 @@ from strixbox.run import answer_questions
 
 state = State()
 ctx_state.set(state)
-answer_questions()
-state.current_stage = StateStage[sys.argv[1]]
+answer_questions(sys.argv[1])
+state.current_stage = StateStage[sys.argv[2]]
 print("answered", cli._do_confirm("Go on?"))
 """
 
 
 @pytest.mark.parametrize(
-    ("stage", "told"),
+    ("entry", "stage", "code", "told"),
     [
-        ("Prepare", "Nobody answered: no box was changed; press Enter"),
-        ("Execute", "Nobody answered: run the same command again to finish."),
+        ("deploy", "Prepare", 2, "Nobody answered: no box was changed; press Enter"),
+        ("deploy", "Execute", 2, "Nobody answered: run the same command again to finish."),
+        ("verify", "Prepare", 0, "answered True"),
+        ("deploy+verify", "Prepare", 2, "Nobody answered: no box was changed"),
     ],
 )
-def test_a_question_that_nobody_answers(stage: str, told: str) -> None:
+def test_a_question_that_nobody_answers(entry: str, stage: str, code: int, told: str) -> None:
     answer = subprocess.run(
-        [sys.executable, "-c", QUESTION, stage],
+        [sys.executable, "-c", QUESTION, entry, stage],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -159,10 +168,10 @@ def test_a_question_that_nobody_answers(stage: str, told: str) -> None:
         timeout=60,
         check=False,
     )
-    assert answer.returncode == 2, answer.stderr
+    assert answer.returncode == code, answer.stderr
     assert told in answer.stdout + answer.stderr
     assert "Traceback" not in answer.stderr
-    assert "Go on?" in answer.stderr
+    assert ("Go on?" in answer.stderr) is (code == 2)
 
 
 def test_what_deploys_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> None:
