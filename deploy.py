@@ -8,6 +8,7 @@ from strixbox.run import begin
 from tasks.base import base
 from tasks.comfyui import comfyui
 from tasks.launch import launch
+from tasks.leftovers import leftovers
 from tasks.models import models
 from tasks.preflight import preflight
 from tasks.purge import purge
@@ -26,6 +27,7 @@ begin(cfg)
 release = release_for(cfg)
 
 preflight(cfg=cfg, release=release)
+leftovers(cfg=cfg, release=release)
 purge(cfg=cfg.rocm)
 base(box=cfg.box)
 rocm(cfg=cfg.rocm)

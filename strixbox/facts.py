@@ -133,6 +133,14 @@ class Footprint(BoxFact[dict[str, Any]]):
         return read("footprint", query)
 
 
+class Leftovers(BoxFact[list[dict[str, Any]]]):
+    """What dead runs may have left; see strixbox/leftovers.py for what of it goes."""
+
+    def command(self, query: dict[str, Any]) -> StringCommand:
+        """Ask in the places of ``query``."""
+        return read("leftovers", query)
+
+
 class TmpfsMount(BoxFact[dict[str, Any]]):
     """fstab's lines and the mount at a path, and ids of the account that shall own it."""
 

@@ -278,7 +278,9 @@ def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     verdict: Verdict = "ok"
     told = []
     for paths in by_disk(survey["disks"]):
-        free = survey["disks"][paths[0]]["free"] / GIB
+        disk = survey["disks"][paths[0]]
+        left = disk.get("left", 0) / GIB  # asked for only where the rest is not enough
+        free = disk["free"] / GIB + left
         # What is downloaded is part of what is needed in all.
         counted = [p for p in paths if not (p == "/var/cache" and "/opt/strixbox" in paths)]
         least, later = (sum(needs[path][i] for path in counted) for i in (0, 1))
@@ -287,7 +289,8 @@ def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         elif free < later and verdict == "ok":
             verdict = "warn"
         told.append(
-            f"{' and '.join(paths)}: {free:.0f} GiB free, {math.ceil(least)} needed now,"
+            f"{' and '.join(paths)}: {free:.0f} GiB free{_of_dead_runs(left)},"
+            f" {math.ceil(least)} needed now,"
             f" {math.ceil(later)} with the next upgrade"
         )
     yield Finding(
@@ -296,6 +299,13 @@ def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         "; ".join(told),
         "free disk room, or put a larger disk there: a mount, or for /opt/strixbox a link",
     )
+
+
+def _of_dead_runs(left: float) -> str:
+    """What of the room is not free yet."""
+    if not left:
+        return ""
+    return f", {left:.1f} of them what earlier runs left and this one clears or goes on with"
 
 
 def by_disk(disks: dict[str, dict[str, int]]) -> list[list[str]]:

@@ -22,7 +22,7 @@ SETTLED = 2.0
 
 def point(link: str, target: str) -> None:
     """Have ``link`` name ``target``, atomically."""
-    aside = f"{link}.new"
+    aside = f"{link}.strixbox-new"
     if os.path.lexists(aside):
         os.unlink(aside)
     os.symlink(target, aside)

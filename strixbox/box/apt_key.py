@@ -128,12 +128,13 @@ def place(order: dict[str, Any]) -> None:
     path = order["path"]
     content = download(order["url"], order["fingerprint"])
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    with open(path + ".new", "wb") as stream:
+    aside = f"{path}.strixbox-new"
+    with open(aside, "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    os.chmod(path + ".new", 0o644)
-    os.replace(path + ".new", path)
+    os.chmod(aside, 0o644)
+    os.replace(aside, path)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main(order: dict[str, Any]) -> None:
         back = ("checkout", "--quiet", "--force", "--detach", commit)
         if head == commit and git(path, *back).returncode == 0:
             return
-    aside = f"{path}.part"
+    aside = f"{path}.strixbox-new"
     shutil.rmtree(aside, ignore_errors=True)
     os.makedirs(aside)
     print(f"fetching {url} at {commit[:12]}", flush=True)

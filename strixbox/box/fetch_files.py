@@ -69,11 +69,12 @@ class Records:
         if item["url"]:
             self.data["urls"].setdefault(item["url"], digest)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        with open(self.path + ".new", "w", encoding="utf-8") as stream:
+        aside = f"{self.path}.strixbox-new"
+        with open(aside, "w", encoding="utf-8") as stream:
             json.dump(self.data, stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(self.path + ".new", self.path)
+        os.replace(aside, self.path)
 
 
 class Cut(Exception):

@@ -80,7 +80,7 @@ def keep_foreign(path: str, content: bytes, backups: str) -> None:
         index.flush()
         os.fsync(index.fileno())
     # Written aside: half a copy of a run that was cut must not count as one.
-    aside = f"{copy}.new"
+    aside = f"{copy}.strixbox-new"
     if os.path.lexists(aside):
         os.unlink(aside)
     status = os.lstat(path)

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 TORCH_PROOF = """
@@ -125,8 +127,7 @@ class Prover:
 
     def start(self) -> list[str]:
         """ComfyUI starts and ends by itself; returns the user's nodes that did not load."""
-        with tempfile.TemporaryDirectory(prefix="strixbox-proof-") as scratch:
-            os.chown(scratch, pwd.getpwnam(self.order["user"]).pw_uid, -1)
+        with scratch_of(self.order["user"]) as scratch:
             answer = self.run(
                 *("main.py", "--quick-test-for-ci", *self.order["start_flags"]),
                 *("--temp-directory", scratch, "--database-url", f"sqlite:///{scratch}/proof.db"),
@@ -143,6 +144,24 @@ class Prover:
                 f"a pinned node does not load: {ours[0].strip()}; mend comfyui_nodes and run again"
             )
         return [line.split()[-1] for line in failed]
+
+
+@contextmanager
+def scratch_of(user: str) -> Iterator[str]:
+    """A directory that goes again, of the user's within one of ours.
+
+    It is held open meanwhile: leftovers.py takes away what nobody has open.
+    """
+    with tempfile.TemporaryDirectory(prefix="strixbox-proof-") as outer:
+        held = os.open(outer, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.chmod(outer, 0o711)  # noqa: S103 - passed through, and root's alone to write
+            scratch = os.path.join(outer, "scratch")
+            os.mkdir(scratch, 0o700)
+            os.chown(scratch, pwd.getpwnam(user).pw_uid, -1)
+            yield scratch
+        finally:
+            os.close(held)
 
 
 def _last(text: str) -> str:
@@ -164,13 +183,14 @@ def main(order: dict[str, Any]) -> None:
     sealed = {**order["seal"], "proof": {"torch": torch, "user_nodes_failed": failed}}
     sealed["built"] = int(time.time())
     path = os.path.join(order["release"], "release.json")
-    with open(path + ".new", "w", encoding="utf-8") as stream:
+    aside = f"{path}.strixbox-new"
+    with open(aside, "w", encoding="utf-8") as stream:
         json.dump(sealed, stream, indent=1)
         stream.flush()
         os.fsync(stream.fileno())
     # Everything that was written before must be on the disk when the seal is.
     os.sync()
-    os.replace(path + ".new", path)
+    os.replace(aside, path)
 
 
 if __name__ == "__main__":

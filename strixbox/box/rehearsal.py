@@ -18,6 +18,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -205,6 +207,20 @@ def simulated(query: dict[str, Any], config: str | None) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def own_root() -> Iterator[str]:
+    """A directory that goes again; held open, since leftovers.py takes away what nobody has open.
+
+    A dry run takes no lock, so another run may look while this one is at it.
+    """
+    with tempfile.TemporaryDirectory(prefix="strixbox-apt-") as root:
+        held = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield root
+        finally:
+            os.close(held)
+
+
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"install", "recommends", "apart"}`` -> versions, downgrades, held ones, or apt's words."""
     held = run(["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Package}\t"])
@@ -213,7 +229,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         if query["apart"] is None:
             told = simulated(query, None)
         else:
-            with tempfile.TemporaryDirectory(prefix="strixbox-apt-") as root:
+            with own_root() as root:
                 told = simulated(query, prepare(query["apart"], root))
                 names -= set(query["apart"]["purged"])
     except Trouble as trouble:

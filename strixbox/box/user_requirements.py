@@ -113,7 +113,7 @@ def main(order: dict[str, Any]) -> None:
             # The proof says that it does not load; the release is proved again.
             os.unlink(order["seal"])
             print(f"{node}: installed now; sudo systemctl restart comfyui loads it", flush=True)
-    aside = order["record"] + ".new"
+    aside = f"{order['record']}.strixbox-new"
     with open(aside, "w", encoding="utf-8") as stream:
         json.dump(results, stream, indent=1)
         stream.flush()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from strixbox.config import Config
-from strixbox.facts import Survey
+from strixbox.facts import Leftovers, Survey
 from strixbox.layout import SERVICE
+from strixbox.leftovers import begun, query, with_room
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.preflight import examine
 from strixbox.release import Release
@@ -26,6 +27,10 @@ def examined_box(cfg: Config, release: Release) -> Steps:
         seal=release.seal,
     )
     findings = examine(survey, cfg)
+    if any(finding.code == "DISK.ROOM" and finding.verdict != "ok" for finding in findings):
+        # What a dead run filled the disk with is no reason to refuse: this run clears it.
+        found = ask(Leftovers, query=query(cfg, begun(survey, cfg, release)))
+        findings = examine(with_room(survey, found, cfg, release), cfg)
     for finding in findings:
         if finding.verdict != "ok":
             say(f"{finding.verdict}: {finding.code}: {finding.evidence}; {finding.mend}")

@@ -77,14 +77,17 @@ def uv_tool(python: Python) -> Steps:
         return
     say(f"{directory}: uv {python.uv_version}")
     # Made aside and renamed when it is whole: pip leaves half a program where the disk runs full.
-    aside = f"{directory}.new"
+    aside = f"{directory}.strixbox-new"
     yield Run("rm", "-rf", directory, aside, mend="")
+    yield Run("mkdir", "-p", aside, mend="")
+    # pip's own temporary files go with it: in /tmp nobody could tell whose they are.
+    within = ("env", f"TMPDIR={aside}")
     yield Run(
-        *("python3", "-m", "venv", aside),
+        *(*within, "python3", "-m", "venv", aside),
         mend="The environment for uv was not made; see that python3-venv is installed.",
     )
     yield Run(
-        *(f"{aside}/bin/pip", "--disable-pip-version-check", "--no-cache-dir", "install"),
+        *(*within, f"{aside}/bin/pip", "--disable-pip-version-check", "--no-cache-dir", "install"),
         *("--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
         *("--index-url", python.index_url, "--requirement", "/dev/stdin"),
         # A mirror on the LAN may be plain http: the hash says whether the wheel is the right one.

@@ -141,8 +141,10 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
     With a release go the generations that ran it.
     """
     service = ask_service(cfg)
-    doomed = superfluous(service["releases"], release.id, cfg.comfyui.keep_releases)
-    paths = [f"{RELEASES}/{name}" for name in doomed]
+    answered = {g["release"] for g in service["generations"] if g["answered"]}
+    doomed = superfluous(service["releases"], release.id, cfg.comfyui.keep_releases, answered)
+    # The seal goes first: half a release must not look like one to go back to.
+    paths = [f"{RELEASES}/{name}{part}" for name in doomed for part in ("/release.json", "")]
     gone = {*doomed, *(g["release"] for g in service["generations"])} - service["releases"].keys()
     gone |= set(doomed)
     paths += [
@@ -158,14 +160,19 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
         yield Run("rm", "-rf", "--", path, mend="")
 
 
-def superfluous(releases: dict[str, int | None], used: str, keep: int) -> list[str]:
-    """Releases to remove: unsealed ones, and the oldest sealed ones beyond ``keep``.
+def superfluous(
+    releases: dict[str, int | None], used: str, keep: int, answered: set[str]
+) -> list[str]:
+    """Releases to remove: the oldest sealed ones beyond ``keep``, and any that lost its seal.
 
-    + releases: when each was sealed, None for one that a dead run left half-built
+    + releases: when each was sealed, None for one that is not
+    + answered: those that were in use; an unsealed other one is half-built, and was cleared before
+        (strixbox/leftovers.py) unless somebody works in it
     """
     others = {name: sealed for name, sealed in releases.items() if name != used}
     newest = sorted((n for n, at in others.items() if at), key=lambda n: -(others[n] or 0))
-    return sorted(others.keys() - set(newest[: keep - 1]))
+    lost = {name for name, sealed in others.items() if not sealed and name in answered}
+    return sorted({*newest[keep - 1 :], *lost})
 
 
 @box_operation

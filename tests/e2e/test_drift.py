@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from strixbox.layout import CHANGES, SERVICE
+from strixbox.box.leftovers import ASKPASS_TEXT
+from strixbox.layout import (
+    CHANGES,
+    CURRENT,
+    ETC,
+    GENERATIONS,
+    OPT,
+    RELEASES,
+    SERVICE,
+    STATE,
+    WHEELS,
+)
 from tests.e2e.conftest import Fleet
 from tests.lab import Box, difference
 
@@ -45,6 +57,52 @@ DRIFT = {
     "systemctl disable strixbox-preload.service": "Service | Preload",
 }
 
+MODELS = "/home/strix/ComfyUI/models"
+HELPER = "/tmp/pyinfra-sudo-askpass-0123456789ab"
+OLD = 'chown -h strix "$p" && touch -h -d -30days "$p"'
+# What a run that is killed leaves: directories, files of root's, and files of the user's.
+LEFT = {
+    'mkdir -m 711 "$p" && head -c 1000000 /dev/zero > "$p/half"': (
+        f"{RELEASES}/0123456789ab",
+        f"{GENERATIONS}/0123456789ab-01234567",
+        f"{OPT}/uv/0.0.1.strixbox-new",
+        "/var/cache/strixbox/uv/.tmpAbCdEf",
+        "/tmp/strixbox-apt-dead",
+        "/tmp/strixbox-proof-dead",
+    ),
+    'touch "$p"': (
+        f"{CURRENT}.strixbox-new",
+        f"{ETC}/comfyui.env.strixbox-new",
+        f"{STATE}/files.json.strixbox-new",
+        f"{WHEELS}/torch-0.0.1.whl.part",
+        f"{WHEELS}/torch-0.0.1.whl.part.etag",
+        "/etc/fstab.strixbox-new",
+        "/etc/apt/keyrings/strixbox-rocm.asc.strixbox-new",
+        "/etc/systemd/system/comfyui.service.strixbox-new",
+    ),
+    f'touch "$p" && {OLD}': (
+        HELPER,
+        "/home/strix/.bashrc.strixbox-new",
+        f"{MODELS}/vae/gone.safetensors.part",
+        f"{MODELS}/vae/gone.safetensors.part.etag",
+    ),
+    f'ln -s / "$p" && {OLD}': (f"{MODELS}/vae/link.safetensors.strixbox-new",),
+}
+# What looks like it and is somebody's, or in use.
+MINE = (
+    f"{MODELS}/vae/browser.safetensors.part",
+    f"{MODELS}/vae/mine.strixbox-new",
+    "/home/strix/fstab.strixbox-new",
+    "/tmp/strixbox-apt-strix",
+    "/tmp/strixbox-apt-busy",
+)
+
+
+def each(box: Box, command: str, paths: Iterable[str]) -> list[str]:
+    """Lines that a shell command, which calls a path ``$p``, says of all the paths."""
+    words = ["sh", "-c", f"for p; do {command}; done", "sh", *paths]
+    return box.run(words, check=False).stdout.splitlines()
+
 
 def changes(box: Box) -> list[dict[str, Any]]:
     """The box's own log of who changed what."""
@@ -52,18 +110,34 @@ def changes(box: Box) -> list[dict[str, Any]]:
 
 
 def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
+    """Drift, and what dead runs left: told by the dry run, and gone after the next."""
     box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
+    each(box, 'case $p in /tmp/*) mkdir "$p";; *) touch "$p";; esac', MINE)
+    box.run("chown strix /tmp/strixbox-apt-strix")
+    box.run("systemd-run --quiet --working-directory=/tmp/strixbox-apt-busy sleep 1000")
     before, logged = box.state(), len(changes(box))
+    box.write(HELPER, ASKPASS_TEXT.decode())
+    for command, paths in LEFT.items():
+        each(box, command, paths)
     for command in DRIFT:
         box.run(command)
     assert difference(before, box.state()) != []
+    left = [path for paths in LEFT.values() for path in paths]
+    assert each(box, 'ls -d "$p"', (*left, *MINE)) == [*left, *MINE]
 
     plan = fleet.run(dry=True)
+
+    assert [path for path in left if f"remove {path} (" not in plan.text] == []
+    assert each(box, 'ls -d "$p"', (*left, *MINE)) == [*left, *MINE]
+
     outcome = fleet.run()
 
     assert outcome.code == 0, outcome.text
+    assert each(box, 'ls -d "$p"', (*left, *MINE)) == list(MINE)
+    assert [path for path in MINE if f"remove {path} (" in plan.text] == []
     changed = outcome.changed("e2e")
+    assert changed[0] == "Leftovers | Clear what dead runs left"
     for command, operation in DRIFT.items():
         assert any(name.startswith(operation) for name in changed), command
     assert changed == plan.changed("e2e")

@@ -91,12 +91,12 @@ def test_half_a_copy_of_a_run_that_was_cut_is_no_copy(tmp_path: Path) -> None:
     started("place_files", order(tmp_path, path, b"ours\n"))
     copy = Path(kept(tmp_path)[0]["copy"])
     assert copy.stat().st_mode & 0o777 == 0o640
-    copy.rename(f"{copy}.new")
-    Path(f"{copy}.new").write_bytes(b"th")
+    copy.rename(f"{copy}.strixbox-new")
+    Path(f"{copy}.strixbox-new").write_bytes(b"th")
     path.write_bytes(b"theirs\n")
     started("place_files", order(tmp_path, path, b"ours\n"))
     assert copy.read_bytes() == b"theirs\n"
-    assert not Path(f"{copy}.new").exists()
+    assert not Path(f"{copy}.strixbox-new").exists()
 
 
 def test_a_pipe_in_the_way_is_named_and_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,330 @@
+"""Finds what dead runs left on the box, and clears those of it that it is told to.
+
+A run that was killed, cut off or without power leaves files beside their places, half-built
+directories and temporary ones. Each is known by a name that only strixbox gives, or by standing in
+a directory that only strixbox fills, and by its owner; a link is taken away and never followed.
+What belongs to the user is looked at and cleared as the user. What a living process has open is
+told as busy, and stays.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import pwd
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ASIDE = ".strixbox-new"
+PART, TAG = ".part", ".part.etag"
+# pyinfra 3.10 gives sudo its password by such a file (connectors/util.py, ASKPASS_COMMAND); the
+# password itself is not in it, and a run that ends well removes it.
+ASKPASS = "pyinfra-sudo-askpass-????????????"
+ASKPASS_TEXT = b"#!/bin/sh\nprintf '%s\\n' \"$PYINFRA_SUDO_PASSWORD\"\n"
+SAMPLE = 1 << 20
+
+
+@contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """Be that account for every look and step in the file system."""
+    account = pwd.getpwnam(name)
+    if account.pw_uid == os.geteuid():
+        yield
+        return
+    user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def uid_of(name: str) -> int | None:
+    """Number of an account; None where there is none."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def below(trees: list[str]) -> Iterator[str]:
+    """Asides anywhere below directories, no link followed."""
+    for tree in trees:
+        for folder, directories, names in os.walk(tree):
+            for name in (*directories, *names):
+                if name.endswith(ASIDE):
+                    yield os.path.join(folder, name)
+
+
+def matching(patterns: list[str]) -> Iterator[str]:
+    """Paths that match; a pattern without a wildcard is a path."""
+    for pattern in patterns:
+        yield from sorted(glob.glob(pattern))
+
+
+def unsealed(root: str) -> Iterator[str]:
+    """Releases that were not proved, or were and have to be again."""
+    for path in matching([f"{glob.escape(root)}/*"]):
+        if plain(path) and not os.path.lexists(f"{path}/release.json"):
+            yield path
+
+
+def without_order(root: str) -> Iterator[str]:
+    """Generations whose last file, which makes them whole, is not there."""
+    for path in matching([f"{glob.escape(root)}/*"]):
+        if plain(path) and not os.path.lexists(f"{path}/generation.json"):
+            yield path
+
+
+def answered(root: str) -> set[str]:
+    """Names of the releases that were in use once: they lost their seal, and are not half-built."""
+    found = set()
+    for path in matching([f"{glob.escape(root)}/*/generation.json"]):
+        try:
+            with open(path, encoding="utf-8") as stream:
+                release = os.path.basename(json.load(stream)["release"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if os.path.exists(os.path.join(os.path.dirname(path), "answered")):
+            found.add(release)
+    return found
+
+
+def plain(path: str) -> bool:
+    """Whether ``path`` is a directory and no link to one."""
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def is_file(path: str) -> bool:
+    """Whether ``path`` is a regular file and no link to one."""
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def parts(folder: str) -> Iterator[str]:
+    """Downloads below ``folder`` that were cut, and what tells their version.
+
+    fetch_files.py writes the version first: a .part without it is some other program's.
+    """
+    for tag in matching([f"{glob.escape(folder)}/*{TAG}"]):
+        part = tag.removesuffix(".etag")
+        yield tag
+        if is_file(part):
+            yield part
+
+
+def copies(folder: str, other: str) -> Iterator[str]:
+    """Moves from ``other`` to ``folder`` that were cut: copies of the start of what stands there.
+
+    Only the name is not enough: other programs' downloads end in .part as well.
+    """
+    for part in matching([f"{glob.escape(folder)}/*{PART}"]):
+        name = os.path.basename(part).removesuffix(PART)
+        if not os.path.lexists(f"{part}.etag") and starts_like(f"{other}/{name}", part):
+            yield part
+
+
+def starts_like(whole: str, part: str) -> bool:
+    """Whether the first and the last bytes of ``part`` are those of ``whole`` at the same place."""
+    if not (is_file(whole) and is_file(part)):
+        return False
+    length = os.path.getsize(part)
+    if not 0 < length <= os.path.getsize(whole):
+        return False
+    with open(whole, "rb") as one, open(part, "rb") as two:
+        for at in (0, max(0, length - SAMPLE)):
+            one.seek(at)
+            two.seek(at)
+            piece = two.read(SAMPLE)
+            if one.read(len(piece)) != piece:
+                return False
+    return True
+
+
+def askpass() -> Iterator[str]:
+    """pyinfra's helpers for sudo, told by their very text."""
+    for path in matching([f"{glob.escape(tempfile.gettempdir())}/{ASKPASS}"]):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb") as stream:
+                if stream.read(len(ASKPASS_TEXT) + 1) == ASKPASS_TEXT:
+                    yield path
+        except OSError:
+            continue
+
+
+def ours(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and path of what may be a leftover in directories that are not the user's."""
+    yield from (("aside", path) for path in below(query["trees"]))
+    yield from (("aside", path) for path in matching(query["asides"]))
+    for path in query["edited"]:
+        yield from (("aside", aside) for aside in matching([beside(path)]))
+    temporary = glob.escape(tempfile.gettempdir())
+    patterns = [f"{temporary}/{prefix}*" for prefix in query["prefixes"]]
+    yield from (("temporary", path) for path in matching(patterns))
+    yield from (("release", path) for path in unsealed(query["releases"]))
+    yield from (("generation", path) for path in without_order(query["generations"]))
+    yield from (("download", path) for path in parts(query["wheels"]))
+    yield from (("begun", path) for path in query["begun"] if os.path.lexists(path))
+
+
+def theirs(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and path of what may be a leftover among the user's own files."""
+    for path in query["user_edited"]:
+        yield from (("aside", aside) for aside in matching([beside(path)]))
+    yield from (("askpass", path) for path in askpass())
+    for tier, others in query["tiers"].items():
+        for folder in query["folders"]:
+            place = f"{tier}/{folder}"
+            for path in matching([f"{glob.escape(place)}/*{ASIDE}"]):
+                if os.path.islink(path):
+                    yield "aside", path
+            yield from (("download", path) for path in parts(place))
+            for other in others:
+                yield from (("copy", path) for path in copies(place, f"{other}/{folder}"))
+
+
+def beside(path: str) -> str:
+    """Pattern of the aside of a file that is edited in place; a link's is beside its target."""
+    return glob.escape(os.path.realpath(path) + ASIDE)
+
+
+def size(path: str) -> int:
+    """Bytes that a file or a tree takes on its disk; linked files count once."""
+    info = os.lstat(path)
+    seen = {(info.st_dev, info.st_ino): info.st_blocks * 512}
+    if stat.S_ISDIR(info.st_mode):
+        for _, directories, names, descriptor in os.fwalk(path, follow_symlinks=False):
+            for name in (*directories, *names):
+                part = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                seen[part.st_dev, part.st_ino] = part.st_blocks * 512
+    return sum(seen.values())
+
+
+def used() -> set[str]:
+    """Files and directories that living processes have open or stand in, and mount points."""
+    found: set[str] = set()
+    for process in glob.glob("/proc/[0-9]*"):
+        if process == f"/proc/{os.getpid()}":
+            continue
+        for link in (f"{process}/cwd", f"{process}/exe", *glob.glob(f"{process}/fd/*")):
+            try:
+                found.add(os.readlink(link))
+            except OSError:
+                continue
+        try:
+            with open(f"{process}/maps", encoding="utf-8", errors="surrogateescape") as stream:
+                found.update(line[line.index("/") :].rstrip("\n") for line in stream if "/" in line)
+        except OSError:
+            continue
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        found.update(line.split()[4].encode().decode("unicode_escape") for line in stream)
+    return found
+
+
+def is_busy(path: str, open_paths: set[str]) -> bool:
+    """Whether somebody has ``path``, or anything below it, open."""
+    real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    return any(found == real or found.startswith(f"{real}/") for found in open_paths)
+
+
+def described(kind: str, path: str, owners: set[int]) -> dict[str, Any] | None:
+    """What is to be known of one leftover; None where it is another account's, or gone."""
+    try:
+        info = os.lstat(path)
+        if info.st_uid not in owners:
+            return None
+        taken = size(path)
+    except FileNotFoundError:
+        return None
+    whole = path.removesuffix(".etag").removesuffix(PART)
+    return {
+        "kind": kind,
+        "path": path,
+        "bytes": taken,
+        "device": info.st_dev,
+        "age": int(time.time() - info.st_mtime),
+        "whole": kind == "download" and os.path.exists(whole),
+    }
+
+
+def find(query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every candidate once; which of them is wanted still is decided elsewhere.
+
+    Of a release it is told whether it is ``used``: now, or once and so no half-built one.
+    """
+    builder = uid_of(query["builder"])
+    own = {os.geteuid()} | (set() if builder is None else {builder})
+    found = [(False, described(kind, path, own)) for kind, path in ours(query)]
+    user = uid_of(query["user"])
+    if user is not None:
+        with acting_as(query["user"]):
+            found += [
+                (True, described(kind, path, {user}))
+                for kind, path in theirs(query)
+                if os.access(os.path.dirname(path), os.W_OK, effective_ids=True)
+            ]
+    result = list({e["path"]: e | {"user": mine} for mine, e in found if e}.values())
+    if not result:
+        return []
+    open_paths, lived = used(), answered(query["generations"])
+    current = os.path.realpath(query["current"])
+    for entry in result:
+        path = entry["path"]
+        entry["busy"] = is_busy(path, open_paths)
+        entry["used"] = os.path.basename(path) in lived or os.path.realpath(path) == current
+    return result
+
+
+def clear(entry: dict[str, Any], user: str) -> None:
+    """Take one leftover away, as the account whose it is."""
+    if entry["user"]:
+        with acting_as(user):
+            remove(entry["path"])
+    else:
+        remove(entry["path"])
+
+
+def remove(path: str) -> None:
+    """Take a file, a link or a tree away; rmtree follows no link, not even one made meanwhile."""
+    if plain(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def main(order: dict[str, Any]) -> None:
+    """``{"query", "paths"}``: what of the query's leftovers goes; all else stays."""
+    for entry in find(order["query"]):
+        path = entry["path"]
+        if path not in order["paths"]:
+            continue
+        if entry["busy"]:
+            print(f"{path} is in use by now; it stays", flush=True)
+            continue
+        try:
+            clear(entry, order["query"]["user"])
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SystemExit(
+                f"{path}, which a dead run left, could not be removed: {error.strerror}; mend that"
+                " (see dmesg, lsattr) and run again"
+            ) from None
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        json.dump(find(json.loads(sys.argv[1])), sys.stdout)
+    else:
+        main(json.load(sys.stdin))

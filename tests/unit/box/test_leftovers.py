@@ -1,0 +1,239 @@
+"""What dead runs left is found by our own names, and nothing beside it is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.connectors.util import ASKPASS_COMMAND, SUDO_ASKPASS_ENV_VAR
+
+from strixbox.box import leftovers
+from tests.unit.box.conftest import ME, OTHER, asked, needs_root, started
+
+
+@pytest.fixture
+def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root directory with the places that are looked at, empty."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    for name in ("etc/deep", "opt/releases", "generations", "wheels", "tmp", "home"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "tmp").chmod(0o1777)
+    return tmp_path
+
+
+def query(box: Path, home: Path | None = None, user: str = ME) -> dict[str, Any]:
+    """The places of that box, with one tier of models and an archive."""
+    home = home or box / "home"
+    tiers = {f"{home}/models": [f"{home}/archive"], f"{home}/archive": [f"{home}/models"]}
+    return {
+        "trees": [f"{box}/etc"],
+        "asides": [f"{box}/opt/*.strixbox-new", f"{box}/opt/releases/*/code/.git/*.lock"],
+        "edited": [f"{box}/fstab"],
+        "prefixes": ["strixbox-apt-"],
+        "releases": f"{box}/opt/releases",
+        "generations": f"{box}/generations",
+        "current": f"{box}/opt/current",
+        "wheels": f"{box}/wheels",
+        "builder": "no-such-account",
+        "user": user,
+        "user_edited": [f"{home}/.bashrc"],
+        "tiers": tiers,
+        "folders": ["vae"],
+        "begun": [],
+    }
+
+
+def made(path: Path, content: bytes = b"x") -> Path:
+    """A file with what leads to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def told(box: Path, **own: Any) -> dict[str, dict[str, Any]]:
+    """Entries by path."""
+    return {entry["path"]: entry for entry in asked("leftovers", query(box) | own)}
+
+
+def cleared(box: Path, *paths: Path, **own: Any) -> str:
+    """Have these cleared; what was said."""
+    order = {"query": query(box) | own, "paths": [str(path) for path in paths]}
+    answer = started("leftovers", order)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def test_asides_are_found_by_our_name_alone(box: Path) -> None:
+    left = [
+        made(box / "etc/deep/env.strixbox-new"),
+        made(box / "opt/uv.strixbox-new/bin/pip"),
+        made(box / "fstab.strixbox-new"),
+        made(box / "opt/releases/one/code/.git/index.lock"),
+    ]
+    left[1] = box / "opt/uv.strixbox-new"
+    link = box / "opt/current.strixbox-new"
+    link.symlink_to(box / "home")
+    mine = [
+        made(box / "etc/deep/env.new"),
+        made(box / "etc/deep/strixbox-new"),
+        made(box / "elsewhere.strixbox-new"),
+        made(box / "home/inside"),
+        made(box / "opt/releases/one/code/.git/index"),
+        made(box / "opt/releases/one/release.json"),
+    ]
+    # Through a link of somebody's nothing is found.
+    made(box / "aside/deep/far.strixbox-new")
+    (box / "etc/linked").symlink_to(box / "aside")
+
+    found = told(box)
+
+    assert set(found) == {str(path) for path in (*left, link)}
+    assert found[str(left[1])]["bytes"] > 0
+    cleared(box, *left, link)
+    assert told(box) == {}
+    assert not any(os.path.lexists(path) for path in (*left, link))
+    assert all(path.exists() for path in mine)
+    assert (box / "aside/deep/far.strixbox-new").exists()
+
+
+def test_only_what_was_told_is_cleared(box: Path) -> None:
+    one, two = (made(box / f"etc/{name}.strixbox-new") for name in ("one", "two"))
+    mine = made(box / "home/mine")
+    cleared(box, one, mine)
+    assert not one.exists()
+    assert two.exists()
+    assert mine.exists()
+
+
+def test_what_a_process_has_open_stays(box: Path) -> None:
+    folder = made(box / "tmp/strixbox-apt-1/lists/file").parent.parent
+    idle = made(box / "tmp/strixbox-apt-2/file").parent
+    with subprocess.Popen(["sleep", "60"], cwd=folder / "lists") as process:
+        found = told(box)
+        assert found[str(folder)]["busy"]
+        assert not found[str(idle)]["busy"]
+        assert "is in use by now" in cleared(box, folder, idle)
+        assert folder.exists()
+        assert not idle.exists()
+        process.kill()
+    cleared(box, folder)
+    assert not folder.exists()
+
+
+def test_half_built_releases_and_generations_are_told_apart(box: Path) -> None:
+    releases, generations = box / "opt/releases", box / "generations"
+    for name in ("half", "used", "now"):
+        made(releases / name / "venv/python")
+    made(releases / "whole/release.json")
+    (box / "opt/current").symlink_to(releases / "now")
+    order = json.dumps({"release": str(releases / "used")}).encode()
+    made(generations / "used-1/generation.json", order)
+    made(generations / "used-1/answered")
+    made(generations / "half-1/files/etc/env")
+    (generations / "in-use").symlink_to(generations / "used-1")
+
+    found = told(box)
+
+    assert {Path(p).name: e["used"] for p, e in found.items() if e["kind"] == "release"} == {
+        "half": False,
+        "used": True,
+        "now": True,
+    }
+    assert [Path(p).name for p, e in found.items() if e["kind"] == "generation"] == ["half-1"]
+
+
+def test_downloads_are_ours_where_their_version_lies_beside_them(box: Path) -> None:
+    made(box / "wheels/torch.whl.part")
+    made(box / "wheels/torch.whl.part.etag")
+    made(box / "wheels/whole.whl")
+    made(box / "wheels/whole.whl.part.etag")
+    made(box / "wheels/browser.whl.part")
+    found = told(box)
+    assert {Path(path).name: entry["whole"] for path, entry in found.items()} == {
+        "torch.whl.part": False,
+        "torch.whl.part.etag": False,
+        "whole.whl.part.etag": True,
+    }
+
+
+def test_a_cut_move_is_told_from_a_browsers_download_by_its_bytes(box: Path) -> None:
+    home = box / "home"
+    content = os.urandom(3 << 20)
+    made(home / "models/vae/m.safetensors", content)
+    cut = made(home / "archive/vae/m.safetensors.part", content[: 2 << 20])
+    made(home / "models/vae/n.safetensors", content)
+    made(home / "archive/vae/n.safetensors.part", content[: 1 << 20] + b"theirs")
+    made(home / "archive/vae/alone.safetensors.part", content)
+    aside = home / "models/vae/m.safetensors.strixbox-new"
+    aside.symlink_to("/nowhere")
+    made(home / "models/vae/file.strixbox-new")
+    assert set(told(box)) == {str(cut), str(aside)}
+
+
+def test_pyinfras_helper_is_told_by_its_text(box: Path) -> None:
+    command = ASKPASS_COMMAND.format(box / "tmp", SUDO_ASKPASS_ENV_VAR)
+    path = Path(subprocess.check_output(["sh", "-c", command], text=True).strip())
+    made(box / "tmp/pyinfra-sudo-askpass-000000000000", b"#!/bin/sh\necho mine\n")
+    (box / "tmp/pyinfra-sudo-askpass-111111111111").symlink_to(path)
+    week = time.time() - 7 * 86400
+    os.utime(path, (week, week))
+    (entry,) = told(box).values()
+    assert entry["path"] == str(path)
+    assert entry["age"] >= 7 * 86400 - 5
+
+
+@needs_root
+def test_what_another_account_owns_stays(box: Path) -> None:
+    planted = [
+        made(box / "etc/x.strixbox-new"),
+        made(box / "tmp/strixbox-apt-x/file").parent,
+        made(box / "opt/releases/theirs/file").parent,
+    ]
+    for path in planted:
+        shutil.chown(path, OTHER)
+    assert told(box) == {}
+    assert told(box, builder=OTHER) != {}
+
+
+@needs_root
+def test_the_users_leftovers_are_cleared_with_the_users_rights(
+    box: Path, theirs: Path, secret: Path
+) -> None:
+    own = query(box, theirs, OTHER)
+    for name in ("models/vae", "archive"):
+        (theirs / name).mkdir(parents=True)
+    # The folder leads where only root may write.
+    closed = secret.parent / "closed"
+    made(closed / "m.part")
+    made(closed / "m.part.etag")
+    shutil.chown(made(closed / "own.part.etag"), OTHER)
+    closed.chmod(0o755)
+    (theirs / "archive/vae").symlink_to(closed)
+    made(theirs / "models/vae/m.part")
+    made(theirs / "models/vae/m.part.etag")
+    (theirs / ".bashrc").symlink_to(theirs / "dotfile")
+    made(theirs / "dotfile.strixbox-new")
+    made(theirs / "models/vae/roots.part.etag")
+    for path in theirs.rglob("*"):
+        if "roots" not in path.name:
+            os.chown(path, theirs.stat().st_uid, -1, follow_symlinks=False)
+
+    names = {"m.part", "m.part.etag", "dotfile.strixbox-new"}
+    found = asked("leftovers", own)
+    assert {Path(entry["path"]).name for entry in found} == names
+    assert all(entry["user"] for entry in found)
+
+    paths = [entry["path"] for entry in found]
+    assert started("leftovers", {"query": own, "paths": paths}).returncode == 0
+    assert asked("leftovers", own) == []
+    kept = ["m.part", "m.part.etag", "own.part.etag"]
+    assert sorted(path.name for path in closed.iterdir()) == kept
+    with pytest.raises(PermissionError):
+        leftovers.clear({"user": True, "path": str(closed / "own.part.etag")}, OTHER)
+    assert (theirs / "models/vae/roots.part.etag").exists()
