@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -40,6 +41,8 @@ HELD = (
 )
 
 
+# A program is sent alone: the parts that several have in common are written into each.
+PART = re.compile(r"^from strixbox\.box\.(_\w+) import .*\n", re.MULTILINE)
 # Isolated: nothing of the environment's, of the account's, or of the current directory is imported.
 PYTHON = ("python3", "-I", "-c")
 
@@ -103,8 +106,17 @@ class QueryTooLong(ValueError):
 
 @cache
 def source(program: str) -> str:
-    """Text of ``strixbox/box/<program>.py``."""
-    return files("strixbox.box").joinpath(f"{program}.py").read_text(encoding="utf-8")
+    """Text of ``strixbox/box/<program>.py``, with the parts that it imports in their place."""
+    return PART.sub(lambda found: _part(found.group(1)), _text(program))
+
+
+def _part(name: str) -> str:
+    # Python wants this line at the top of a file, where the program has it.
+    return _text(name).replace("from __future__ import annotations\n", "", 1)
+
+
+def _text(name: str) -> str:
+    return files("strixbox.box").joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
 def read(program: str, query: Mapping[str, Any]) -> StringCommand:

@@ -15,38 +15,19 @@ import hashlib
 import http.client
 import json
 import os
-import pwd
 import stat
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
+
+from strixbox.box._account import acting_as
 
 CHUNK = 1 << 20
 TRIES = 4
 RESERVE = 256 << 20  # bytes that a download leaves free on its disk
-
-
-@contextmanager
-def acting_as(name: str | None) -> Iterator[None]:
-    """Be that account for every look and step in the file system; None stays who it is."""
-    account = pwd.getpwnam(name) if name else None
-    if account is None or account.pw_uid == os.geteuid():
-        yield
-        return
-    user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        os.setegid(group)
-        os.setgroups(groups)
 
 
 class Records:

@@ -19,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+
+from strixbox.box._account import acting_as
 
 ASIDE = ".strixbox-new"
 PART, TAG = ".part", ".part.etag"
@@ -29,25 +30,6 @@ PART, TAG = ".part", ".part.etag"
 ASKPASS = "pyinfra-sudo-askpass-????????????"
 ASKPASS_TEXT = b"#!/bin/sh\nprintf '%s\\n' \"$PYINFRA_SUDO_PASSWORD\"\n"
 SAMPLE = 1 << 20
-
-
-@contextmanager
-def acting_as(name: str) -> Iterator[None]:
-    """Be that account for every look and step in the file system."""
-    account = pwd.getpwnam(name)
-    if account.pw_uid == os.geteuid():
-        yield
-        return
-    user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        os.setegid(group)
-        os.setgroups(groups)
 
 
 def uid_of(name: str) -> int | None:

@@ -8,19 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import sys
 from typing import Any
 
-
-def become(name: str) -> None:
-    """Work as that account from here on."""
-    account = pwd.getpwnam(name)
-    if account.pw_uid == os.geteuid():
-        return
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
+from strixbox.box._account import become
 
 
 def link(path: str, target: str) -> None:

@@ -14,24 +14,15 @@ import errno
 import hashlib
 import json
 import os
-import pwd
 import shutil
 import stat
 import sys
 from contextlib import suppress
 from typing import Any
 
+from strixbox.box._account import become
+
 CHUNK = 1 << 20
-
-
-def become(name: str) -> None:
-    """Work as that account from here on."""
-    account = pwd.getpwnam(name)
-    if account.pw_uid == os.geteuid():
-        return
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
 
 
 def unfollowed(path: str, flags: int) -> int:

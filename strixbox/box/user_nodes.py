@@ -5,20 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pwd
 import stat
 import sys
 from typing import Any
 
-
-def become(name: str) -> None:
-    """Work as that account from here on: whatever it linked there is read with its own rights."""
-    account = pwd.getpwnam(name)
-    if account.pw_uid == os.geteuid():
-        return
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
+from strixbox.box._account import become
 
 
 def main(query: dict[str, Any]) -> dict[str, str]:

@@ -10,34 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pwd
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from strixbox.box._account import acting_as
+
 LIMIT = 1 << 20
-
-
-@contextmanager
-def acting_as(name: str) -> Iterator[None]:
-    """Be that account for every look into the file system."""
-    account = pwd.getpwnam(name)
-    if account.pw_uid == os.geteuid():
-        yield
-        return
-    user, group, groups = os.geteuid(), os.getegid(), os.getgroups()
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-        os.setegid(group)
-        os.setgroups(groups)
 
 
 def requirements(path: str, digest: str) -> bytes:

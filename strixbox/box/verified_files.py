@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import stat
 import sys
 from typing import Any
+
+from strixbox.box._account import become
 
 
 def load(path: str) -> dict[str, Any]:
@@ -50,16 +51,6 @@ def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
         "size": info.st_size,
         "sha256": record["sha256"] if known else None,
     }
-
-
-def become(name: str) -> None:
-    """Work as that account from here on."""
-    account = pwd.getpwnam(name)
-    if account.pw_uid == os.geteuid():
-        return
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:

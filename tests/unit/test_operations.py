@@ -81,6 +81,18 @@ def test_a_program_needs_nothing_but_the_standard_library(program: str) -> None:
 
 
 @pytest.mark.parametrize("program", box_programs())
+def test_a_part_and_its_program_have_no_name_in_common(program: str) -> None:
+    # A program is sent with its parts written into it: the later name would win.
+    made = [
+        node.name
+        for node in ast.parse(source(program)).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    assert len(made) == len(set(made))
+    assert "strixbox.box" not in source(program)
+
+
+@pytest.mark.parametrize("program", box_programs())
 def test_a_program_fits_into_one_argument(program: str) -> None:
     # MAX_ARG_STRLEN is 128 KiB; sudo and sh wrap the whole command into one word.
     assert len(shlex.quote(source(program))) + QUERY_LIMIT < 128 * 1024
