@@ -36,6 +36,7 @@ TREES = (ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES, GENERATIONS)
 ASIDES = (
     *(f"{folder}/*{ASIDE}" for folder in (OPT, f"{OPT}/uv", STATE, BACKUPS)),
     *(f"{release}/*{ASIDE}" for release in (f"{RELEASES}/*", f"{RELEASES}/*/nodes")),
+    f"/opt/*{ASIDE}",  # a tree of an older ROCm on its way to the backups
     *(f"{UNITS}/{unit}.service{ASIDE}" for unit in ("comfyui", "strixbox-*")),
     *(f"{path}{ASIDE}" for path in (KEY, PIN, SOURCE, COMMAND, "/etc/tmpfiles.d/strixbox.conf")),
     # git's own, in checkouts that are ours: a git that was killed leaves them.

@@ -15,6 +15,8 @@ import time
 import urllib.request
 from typing import Any
 
+from strixbox.box._backups import keep_foreign
+
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
 # wrong with the GPU or a node ends it with the first work, not with the first answer.
 SETTLED = 2.0
@@ -53,8 +55,8 @@ def generation(path: str) -> dict[str, Any] | None:
     return kept if whole and proved else None
 
 
-def install(kept: dict[str, Any]) -> None:
-    """Put a generation's files where they belong, each by one rename."""
+def install(kept: dict[str, Any], backups: str) -> None:
+    """Put a generation's files where they belong, each by one rename; others' are kept first."""
     for file in kept["files"]:
         path, aside = file["path"], f"{file['path']}.strixbox-new"
         with open(f"{kept['path']}/files{path}", "rb") as stream:
@@ -62,6 +64,7 @@ def install(kept: dict[str, Any]) -> None:
         if _is(path, content, int(file["mode"], 8)):
             continue
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        keep_foreign(path, content, backups)
         if os.path.lexists(aside):
             os.unlink(aside)
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -147,16 +150,17 @@ def answered(order: dict[str, Any], path: str) -> None:
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"generation", "in_use", "link", "service", "timeout", "restart"}``; it is kept already.
+    """``{"generation", "in_use", "link", "service", "timeout", "restart", "backups"}``.
 
-    ``in_use`` is the link to the generation in use, ``link`` the one to its release.
+    The generation is kept already. ``in_use`` is the link to the one in use, ``link`` that to its
+    release.
     """
     link, service, timeout = order["link"], order["service"], order["timeout"]
     before = os.path.realpath(order["in_use"]) if os.path.islink(order["in_use"]) else None
     wanted = generation(order["generation"])
     if wanted is None:
         raise SystemExit(f"{order['generation']} is not whole; run the deploy again")
-    install(wanted)
+    install(wanted, order["backups"])
     if not os.path.islink(link) or os.readlink(link) != wanted["release"]:
         point(link, wanted["release"])
     # What differs may be the script of a profile that is not in use: a picture is not cut for that.
@@ -171,7 +175,7 @@ def main(order: dict[str, Any]) -> None:
             f"{service} does not answer: {trouble};"
             f" see journalctl -u {service}, mend it and run again"
         )
-    install(last)
+    install(last, order["backups"])
     point(link, last["release"])
     back = start(service, last["url"], timeout)
     state = "is in use again" if back is None else f"does not answer either ({back})"

@@ -5,6 +5,7 @@ Edits that somebody made in a checkout of ours are kept as a patch in the backup
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import time
 from typing import Any
+
+from strixbox.box._backups import note
 
 # Never ask for a password on a machine where nobody sits.
 ENVIRONMENT = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
@@ -40,13 +43,14 @@ def keep_edits(path: str, backups: str) -> None:
     patch = git(path, "diff", "--binary", "HEAD").stdout
     if not patch:
         return
-    os.makedirs(backups, mode=0o700, exist_ok=True)
     name = f"{os.path.basename(path)}-{time.strftime('%Y%m%dT%H%M%S')}.patch"
-    with open(os.path.join(backups, name), "wb") as stream:
+    copy = os.path.join(backups, name)
+    note(backups, path, copy, hashlib.sha256(patch).hexdigest(), why="edits in a checkout")
+    with open(copy, "wb") as stream:
         stream.write(patch)
         stream.flush()
         os.fsync(stream.fileno())
-    print(f"the edits in {path} are kept as {backups}/{name}", flush=True)
+    print(f"the edits in {path} are kept as {copy}", flush=True)
 
 
 def main(order: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from typing import Any
 
-BEGIN = b"# >>> strixbox >>>"
+from strixbox.box._backups import entries
+from strixbox.box._bashrc import BEGIN, END
+from strixbox.box._fstab import ours
 
 
 def _read(path: str) -> bytes:
@@ -20,21 +22,12 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def ours(line: bytes) -> bool:
-    """Whether an fstab line is the deploy's RAM disk, and not one that its owner wrote."""
-    fields = line.split()
-    options = fields[3] if len(fields) > 3 and fields[2] == b"tmpfs" else b""
-    return b"mode=0700,uid=" in options and b"nosuid,nodev,nofail" in options
-
-
 def waiting(backups: str, ours: list[str]) -> list[str]:
     """Places of others that are empty and whose content lies in the backups."""
     found = []
-    for line in _read(os.path.join(backups, "index.jsonl")).splitlines():
-        try:
-            entry = json.loads(line)
-            path, copy = entry["path"], entry["copy"]
-        except (ValueError, KeyError, TypeError):
+    for entry in entries(backups):
+        path, copy = entry["path"], entry["copy"]
+        if entry.get("edited"):
             continue
         if any(path == root or path.startswith(f"{root}/") for root in ours):
             continue
@@ -71,7 +64,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "held": sorted(set(held.stdout.split()) & set(query["packages"])),
         "mounted": mount in mounts,
         "fstab": any(ours(line) for line in _read(query["fstab"]).splitlines()),
-        "bashrc": BEGIN in _read(query["bashrc"]),
+        "bashrc": any(mark in _read(query["bashrc"]) for mark in (BEGIN, END)),
         "waiting": waiting(query["backups"], query["paths"]),
     }
 

@@ -1,44 +1,37 @@
 """Writer: one entry of fstab; every other line stays byte for byte what it was.
 
-The new text is verified by findmnt before it replaces the old one, and the old one is kept.
+The new text is verified by findmnt before it replaces the old one. What stood there before
+the first edit is kept.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-import time
 from typing import Any
 
-
-def _mount_point(line: bytes) -> str | None:
-    fields = line.split()
-    if len(fields) < 2 or fields[0].startswith(b"#"):
-        return None
-    text = fields[1].decode(errors="surrogateescape")
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+from strixbox.box._backups import keep
+from strixbox.box._fstab import mount_point, ours
 
 
 def with_entry(text: bytes, path: str, entry: str) -> bytes:
     """``text`` with ``entry`` as the only one for ``path``: in its place, or at the end."""
     lines = text.splitlines(keepends=True)
-    ours = entry.encode() + b"\n"
+    wanted = entry.encode() + b"\n"
     result: list[bytes] = []
     placed = False
     for line in lines:
-        if _mount_point(line) != path:
+        if mount_point(line) != path:
             result.append(line)
         elif not placed:
-            result.append(ours)
+            result.append(wanted)
             placed = True
     if not placed:
         if result and not result[-1].endswith(b"\n"):
             result[-1] += b"\n"
-        result.append(ours)
+        result.append(wanted)
     return b"".join(result)
 
 
@@ -74,9 +67,9 @@ def main(order: dict[str, Any]) -> None:
         if new:
             os.unlink(aside)
             raise SystemExit(f"{fstab} was left alone: findmnt says {new[0]} of the new entry")
-        os.makedirs(order["backups"], mode=0o700, exist_ok=True)
-        stamp = time.strftime("%Y%m%dT%H%M%S")
-        shutil.copy2(fstab, os.path.join(order["backups"], f"fstab-{stamp}"))
+        lines = [x for x in before.splitlines() if mount_point(x) == order["path"]]
+        if not any(map(ours, lines)):
+            keep(fstab, before, info, order["backups"], edited=True)
         os.replace(aside, fstab)
     except OSError as error:
         raise SystemExit(

@@ -7,27 +7,17 @@ Files that were moved away or replaced return to their places where nothing else
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import pwd
-import re
-import shutil
 import subprocess
 import sys
 from typing import Any
 
-BEGIN = b"# >>> strixbox >>>"
-END = b"# <<< strixbox <<<"
-
-
-def mount_point(line: bytes) -> str | None:
-    """Second field of an fstab line, its escapes undone; None for a comment."""
-    fields = line.split()
-    if len(fields) < 2 or fields[0].startswith(b"#"):
-        return None
-    text = fields[1].decode(errors="surrogateescape")
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+from strixbox.box._account import acting_as
+from strixbox.box._backups import entries
+from strixbox.box._bashrc import BEGIN, END, parted
+from strixbox.box._fstab import mount_point
+from strixbox.box._moving import move
 
 
 def fstab_before(now: bytes, original: bytes | None, path: str) -> bytes:
@@ -51,18 +41,10 @@ def fstab_before(now: bytes, original: bytes | None, path: str) -> bytes:
     return b"".join(result)
 
 
-def bashrc_before(now: bytes, original: bytes | None) -> bytes:
+def bashrc_before(now: bytes, original: bytes | None, ours: list[bytes]) -> bytes:
     """.bashrc without our block; ``original`` itself where nothing else changed."""
-    result: list[bytes] = []
-    inside = False
-    for line in now.splitlines(keepends=True):
-        if line.strip() == BEGIN:
-            inside = True
-        elif line.strip() == END and inside:
-            inside = False
-        elif not inside:
-            result.append(line)
-    rest = b"".join(result)
+    before, after = parted(now, ours)
+    rest = b"".join([*before, *after])
     if original is not None and rest.rstrip(b"\n") == original.rstrip(b"\n"):
         return original
     return rest
@@ -95,13 +77,23 @@ def read(path: str) -> bytes | None:
         return None
 
 
+def original(backups: str, path: str) -> bytes | None:
+    """The file as it was before it was edited last; None where no copy tells."""
+    for entry in reversed(entries(backups)):
+        if entry["path"] == path and entry.get("edited"):
+            content = read(entry["copy"])
+            if content is not None and BEGIN not in content and END not in content:
+                return content
+    return None
+
+
 def give_back_fstab(order: dict[str, Any]) -> None:
     """Undo the edit of fstab."""
     now = read(order["fstab"])
-    copies = sorted(glob.glob(os.path.join(glob.escape(order["backups"]), "fstab-*")))
     if now is None:
         return
-    before = fstab_before(now, read(copies[0]) if copies else None, order["mount"])
+    kept = original(order["backups"], os.path.realpath(order["fstab"]))
+    before = fstab_before(now, kept, order["mount"])
     if before != now:
         replace(order["fstab"], before)
         print(f"{order['fstab']}: our entry is gone", flush=True)
@@ -113,57 +105,42 @@ def give_back_fstab(order: dict[str, Any]) -> None:
 
 def give_back_bashrc(order: dict[str, Any]) -> None:
     """Undo the edit of .bashrc, as its owner: a link cannot lead root elsewhere."""
-    original = read(order["bashrc_copy"])
-    account = pwd.getpwnam(order["user"])
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
+    with acting_as(order["user"]):
+        path = os.path.realpath(order["bashrc"])
+    kept = original(order["backups"], path)
+    with acting_as(order["user"]):
         now = read(order["bashrc"])
-        if now is None or BEGIN not in now:
+        if now is None or not (BEGIN in now or END in now):
             return
-        before = bashrc_before(now, original)
-        if before:
+        before = bashrc_before(now, kept, [line.encode() for line in order["lines"]])
+        if before or kept is not None:
             replace(order["bashrc"], before)
         else:
             # There was none: an empty one would be a file that nobody made.
             os.unlink(order["bashrc"])
-        print(f"{order['bashrc']}: our block is gone", flush=True)
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-
-
-def index(backups: str) -> list[dict[str, Any]]:
-    """What was moved or copied there, oldest first."""
-    text = read(os.path.join(backups, "index.jsonl")) or b""
-    found = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and {"path", "copy"} <= entry.keys():
-            found.append(entry)
-    return found
+    print(f"{order['bashrc']}: our block is gone", flush=True)
 
 
 def give_back_files(order: dict[str, Any]) -> None:
     """Move what was taken away to where it was, where nothing stands there now."""
-    for entry in index(order["backups"]):
+    for entry in entries(order["backups"]):
         path, copy = entry["path"], entry["copy"]
+        if entry.get("edited"):
+            continue  # it was never taken away: where it is gone, its owner removed it
         ours = any(path == root or path.startswith(f"{root}/") for root in order["ours"])
         if ours or os.path.lexists(path) or not os.path.lexists(copy):
             continue
         if not os.path.isdir(os.path.dirname(path)):
             continue
-        shutil.move(copy, path)
+        move(copy, path)
         print(f"{path}: is back", flush=True)
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"fstab", "mount", "bashrc", "bashrc_copy", "user", "backups", "ours"}``.
+    """``{"fstab", "mount", "bashrc", "lines", "user", "backups", "ours"}``.
 
-    ``ours`` are directories of the toolkit: what an older toolkit had there does not return.
+    ``lines`` are those between the markers in .bashrc. ``ours`` are directories of the toolkit:
+    what an older toolkit had there does not return.
     """
     try:
         give_back_fstab(order)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import base64
 import errno
 import grp
-import hashlib
 import json
 import os
 import pwd
 import sys
-import time
 from typing import Any
 
-MARK = b"Managed by strixbox"
+from strixbox.box._backups import keep_foreign
 
 
 def place_directory(wanted: dict[str, Any]) -> None:
@@ -52,49 +50,6 @@ def place_file(wanted: dict[str, Any], backups: str) -> None:
     _own(aside, wanted)
     os.replace(aside, path)
     _flush_directory(os.path.dirname(path))
-
-
-def keep_foreign(path: str, content: bytes, backups: str) -> None:
-    """Copy ``path`` to the backup directory where somebody else wrote it; once per content."""
-    if not os.path.lexists(path):
-        return
-    link = os.path.islink(path)
-    if link:
-        before = f"link to {os.readlink(path)}\n".encode()
-    else:
-        with open(path, "rb") as stream:
-            before = stream.read()
-    if not link and (before == content or MARK in before[:512]):
-        return
-    digest = hashlib.sha256(before).hexdigest()
-    # The whole path: two files of one name may hold the same, and each has its entry.
-    where = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    copy = os.path.join(backups, f"{digest[:16]}-{where}-{os.path.basename(path)}")
-    if os.path.exists(copy):
-        return
-    os.makedirs(backups, mode=0o700, exist_ok=True)
-    # The index comes first: an entry without a copy is harmless, a copy without one is lost.
-    entry = {"path": path, "copy": copy, "sha256": digest, "time": int(time.time())}
-    with open(os.path.join(backups, "index.jsonl"), "a", encoding="utf-8") as index:
-        index.write(json.dumps(entry) + "\n")
-        index.flush()
-        os.fsync(index.fileno())
-    # Written aside: half a copy of a run that was cut must not count as one.
-    aside = f"{copy}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    status = os.lstat(path)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(before)
-        stream.flush()
-        os.fsync(descriptor)
-    if not link:
-        os.chown(aside, status.st_uid, status.st_gid)
-        os.chmod(aside, status.st_mode & 0o777)
-        os.utime(aside, ns=(status.st_atime_ns, status.st_mtime_ns))
-    os.replace(aside, copy)
-    _flush_directory(backups)
 
 
 def _own(path: str, wanted: dict[str, Any]) -> None:

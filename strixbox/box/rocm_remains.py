@@ -48,6 +48,8 @@ def trees(pattern: str) -> list[dict[str, Any]]:
     """/opt/rocm*: links with where they lead, directories with AMD's version file."""
     found: list[dict[str, Any]] = []
     for path in sorted(glob.glob(pattern)):
+        if path.endswith(".strixbox-new"):
+            continue  # its copy is in the backups; leftovers.py clears it
         if os.path.islink(path):
             found.append(
                 {

@@ -12,7 +12,7 @@ from strixbox import launch
 from strixbox.config import Config
 from strixbox.facts import FileStates, Seal, Service, UserNodes
 from strixbox.generation import Generation
-from strixbox.layout import CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
+from strixbox.layout import BACKUPS, CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import difference, file_is_right, placing, show_diff
 from strixbox.operations.python import environment_needs
@@ -100,6 +100,7 @@ def activating(generation: str, timeout: int, *, restart: bool) -> Run:
         "service": SERVICE,
         "timeout": timeout,
         "restart": restart,
+        "backups": BACKUPS,
     }
     return write("activate", order, live=True)
 

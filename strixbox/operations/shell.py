@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from pyinfra.context import host
 
 from strixbox.box.bashrc_block import with_block
@@ -29,8 +27,8 @@ def block(lines: tuple[str, ...]) -> str:
 
 
 def has_block(text: str, lines: tuple[str, ...]) -> bool:
-    """Whether the text has this one block."""
-    return text.count(BEGIN) == 1 and block(lines) in text
+    """Whether the text has this one block, and no marker besides."""
+    return text.count(BEGIN) == text.count(END) == 1 and block(lines) in text
 
 
 @box_operation
@@ -49,14 +47,13 @@ def bashrc_block(box: Box, lines: tuple[str, ...]) -> Steps:
         host.noop(f"{path} has the block")
         return
     say(f"{path}: write the strixbox block")
-    with contextlib.suppress(ValueError):  # a damaged block: the program below names it
-        show_changes(path, text, with_block(text.encode(), wanted.encode()).decode())
+    show_changes(path, text, with_block(text.encode(), wanted.encode()).decode())
     yield write(
         "bashrc_block",
         {
             "path": path,
             "user": box.user,
             "lines": list(lines),
-            "backup": f"{BACKUPS}/bashrc-{box.user}",
+            "backups": BACKUPS,
         },
     )

@@ -6,6 +6,7 @@ from pyinfra.context import host
 
 from strixbox.config import Config
 from strixbox.facts import Account, Footprint, RocmRemains
+from strixbox.launch import SHELL_LINES
 from strixbox.layout import BACKUPS, CHANGES, COMMAND, ETC, OPT, SERVICE, STATE
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
@@ -89,7 +90,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
                 "fstab": "/etc/fstab",
                 "mount": cfg.tmpfs.path,
                 "bashrc": home,
-                "bashrc_copy": f"{BACKUPS}/bashrc-{cfg.box.user}",
+                "lines": list(SHELL_LINES),
                 "user": cfg.box.user,
                 "backups": BACKUPS,
                 "ours": list(OURS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from strixbox.layout import BACKUPS
@@ -32,6 +34,11 @@ def test_what_was_edited_is_given_back(fleet: Fleet) -> None:
     )
     before = box.state()
     assert fleet.run().code == 0
+    index = [json.loads(line) for line in box.read(f"{BACKUPS}/index.jsonl").splitlines()]
+    edited = box.run("readlink -f /etc/fstab /home/strix/.bashrc").stdout.split()
+    assert {entry["path"] for entry in index if entry.get("edited")} == set(edited)
+    sums = [f"{entry['sha256']}  {entry['copy']}" for entry in index if entry["sha256"]]
+    box.run("sha256sum --check --strict", text="\n".join(sums))
 
     words = ("--data", "purge_rocm=true")
     plan = fleet.run("uninstall.py", *words, dry=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import subprocess
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from strixbox.box import checkout
+from strixbox.box._backups import entries
 
 
 def test_a_silent_server_ends_a_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,5 +58,8 @@ def test_a_commit_is_checked_out_and_edits_are_kept(tmp_path: Path) -> None:
     (tmp_path / "x" / "main.py").write_text("mine\n")
     checkout.main(order)
     assert (tmp_path / "x" / "main.py").read_text() == "1\n"
-    (patch,) = (tmp_path / "backups").iterdir()
-    assert "+mine" in patch.read_text()
+    (entry,) = entries(order["backups"])
+    assert entry["path"] == order["path"]
+    patch = Path(entry["copy"]).read_bytes()
+    assert b"+mine" in patch
+    assert entry["sha256"] == hashlib.sha256(patch).hexdigest()

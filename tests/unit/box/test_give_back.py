@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strixbox.box import give_back
-from strixbox.box.bashrc_block import BEGIN, END, with_block
-from strixbox.box.footprint import ours, waiting
+from strixbox.box import fstab_entry, give_back, retire
+from strixbox.box._backups import entries, keep
+from strixbox.box._bashrc import BEGIN, END
+from strixbox.box._fstab import ours
+from strixbox.box.bashrc_block import with_block
+from strixbox.box.footprint import waiting
 from strixbox.box.fstab_entry import with_entry
 from strixbox.box.give_back import bashrc_before, fstab_before
-from tests.unit.box.test_text_files import BLOCK, TEXT
+from tests.unit.box.test_text_files import BLOCK, LINES, TEXT
 
 PATH = "/tmp/cache"
 ENTRY = f"tmpfs {PATH} tmpfs size=1G,mode=0700,uid=1,gid=1,nosuid,nodev,nofail 0 0"
@@ -28,7 +35,7 @@ def test_fstab_comes_back_byte_for_byte(text: bytes, had: bool) -> None:
 
 @given(TEXT.filter(lambda text: BEGIN not in text and END not in text))
 def test_bashrc_comes_back_byte_for_byte(text: bytes) -> None:
-    assert bashrc_before(with_block(text, BLOCK), text) == text
+    assert bashrc_before(with_block(text, BLOCK), text, LINES) == text
 
 
 def test_what_the_owner_added_since_stays() -> None:
@@ -36,8 +43,8 @@ def test_what_the_owner_added_since_stays() -> None:
     now = with_entry(found, PATH, ENTRY) + b"LABEL=new /mnt/new ext4 noauto 0 2\n"
     assert fstab_before(now, found, PATH) == found + b"\nLABEL=new /mnt/new ext4 noauto 0 2\n"
     now = with_block(b"alias a=b\n", BLOCK) + b"alias c=d\n"
-    assert bashrc_before(now, b"alias a=b\n") == b"alias a=b\nalias c=d\n"
-    assert bashrc_before(now, None) == b"alias a=b\nalias c=d\n"
+    assert bashrc_before(now, b"alias a=b\n", LINES) == b"alias a=b\nalias c=d\n"
+    assert bashrc_before(now, None, LINES) == b"alias a=b\nalias c=d\n"
 
 
 def test_the_owners_own_entry_is_not_ours() -> None:
@@ -71,3 +78,73 @@ def test_files_return_where_nothing_stands_and_ours_do_not(tmp_path: Path) -> No
     assert not places["opt/strixbox/old.py"].exists()
     assert waiting(str(backups), ours_here) == []
     give_back.give_back_files(order)
+
+
+def test_fstab_is_kept_before_each_first_edit_and_given_back_as_it_was_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fstab_entry, "errors", lambda fstab: [])  # there is no such directory
+    fstab, backups = tmp_path / "fstab", str(tmp_path / "backups")
+    order = {"fstab": str(fstab), "path": PATH, "backups": backups}
+    undo = {"fstab": str(fstab), "mount": PATH, "backups": backups}
+    first, then = b"# mine\n" + THEIRS.replace(b"1777", b"1777,noauto"), b"# mine\n"
+    for text in (first, then, first):
+        fstab.write_bytes(text)
+        for size in ("1G", "2G"):
+            fstab_entry.main(order | {"entry": ENTRY.replace("1G", size)})
+        give_back.give_back_fstab(undo)
+        assert fstab.read_bytes() == text
+    told = entries(backups)
+    assert [Path(entry["copy"]).read_bytes() for entry in told] == [first, then, first]
+    assert all(entry.keys() >= {"path", "copy", "sha256", "time"} for entry in told)
+    # It was edited, not taken away: gone means that its owner removed it.
+    fstab.unlink()
+    assert waiting(backups, []) == []
+    give_back.give_back_files({"backups": backups, "ours": []})
+    assert not fstab.exists()
+
+
+def test_what_is_retired_is_noted_with_its_hash_and_returns_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups, tree, file = tmp_path / "backups", tmp_path / "rocm", tmp_path / "rocm.list"
+    (tree / "lib").mkdir(parents=True)
+    (tree / "lib" / "x.so").write_bytes(b"x")
+    (tree / "link").symlink_to("lib/x.so")
+    file.write_bytes(b"deb\n")
+    # Another disk: what a power cut left there and here goes, and nothing half is a copy.
+    rename = os.rename
+
+    def across(old: str, new: str) -> None:
+        """Rename, but not from one disk to the other."""
+        if Path(old).parent != Path(new).parent:
+            raise OSError(errno.EXDEV, "another disk")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", across)
+    order = {"paths": [str(tree), str(file)], "backups": str(backups), "why": "old"}
+    retire.main(order)
+    retire.main(order)
+    one, two = entries(str(backups))
+    assert (one["path"], one["sha256"]) == (str(tree), None)
+    assert two["sha256"] == hashlib.sha256(b"deb\n").hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backups"]
+    assert len(list(backups.iterdir())) == 3
+    (tmp_path / "rocm.strixbox-new").mkdir()
+
+    give_back.give_back_files({"backups": str(backups), "ours": []})
+
+    assert (tree / "lib" / "x.so").read_bytes() == b"x"
+    assert (tree / "link").is_symlink()
+    assert file.read_bytes() == b"deb\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backups", "rocm", "rocm.list"]
+
+
+def test_half_a_line_of_the_index_hides_no_other(tmp_path: Path) -> None:
+    keep("/a", b"1", None, str(tmp_path))
+    with (tmp_path / "index.jsonl").open("ab") as stream:
+        stream.write(b'{"path": "/b", "co')
+    for content in (b"2", b"2", b"1"):
+        keep("/a", content, None, str(tmp_path))
+    told = entries(str(tmp_path))
+    assert [Path(entry["copy"]).read_bytes() for entry in told] == [b"1", b"2", b"1"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from strixbox.box import activate
 from strixbox.operations.files import difference, directory_is_right
 from strixbox.tree import BoxDirectory
 from tests.unit.box.conftest import ME, MY_GROUP, asked, started
@@ -97,6 +98,22 @@ def test_half_a_copy_of_a_run_that_was_cut_is_no_copy(tmp_path: Path) -> None:
     started("place_files", order(tmp_path, path, b"ours\n"))
     assert copy.read_bytes() == b"theirs\n"
     assert not Path(f"{copy}.strixbox-new").exists()
+
+
+def test_going_back_to_a_generation_keeps_what_others_wrote_too(tmp_path: Path) -> None:
+    path = tmp_path / "comfyui.service"
+    generation = {"path": str(tmp_path / "kept"), "files": [{"path": str(path), "mode": "644"}]}
+    place = tmp_path / "kept" / f"files{path}"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"# Managed by strixbox\n1\n")
+    path.write_bytes(b"theirs\n")
+    activate.install(generation, str(tmp_path / "backups"))
+    assert path.read_bytes() == place.read_bytes()
+    path.write_bytes(b"# Managed by strixbox\n2\n")
+    activate.install(generation, str(tmp_path / "backups"))
+    (entry,) = kept(tmp_path)
+    assert entry["path"] == str(path)
+    assert Path(entry["copy"]).read_bytes() == b"theirs\n"
 
 
 def test_a_pipe_in_the_way_is_named_and_not_read(tmp_path: Path) -> None:

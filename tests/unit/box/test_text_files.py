@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strixbox.box.bashrc_block import BEGIN, END, with_block
+from strixbox.box._backups import entries
+from strixbox.box._bashrc import BEGIN, END
+from strixbox.box.bashrc_block import with_block
 from strixbox.box.fstab_entry import with_entry
+from strixbox.box.give_back import bashrc_before, give_back_bashrc
 from strixbox.box.tmpfs_mount import fstab_lines, mounted, place
 from strixbox.operations.mount import place_trouble
+from strixbox.operations.shell import has_block
 from tests.unit.box.conftest import ME, started
 
 ENTRY = "tmpfs /tmp/cache tmpfs size=1G,nofail 0 0"
+LINES = [b"export A=1"]
 BLOCK = BEGIN + b"\nexport A=1\n" + END + b"\n"
 LINE = st.binary(max_size=40).filter(lambda b: b"\n" not in b and b"\r" not in b)
 TEXT = st.lists(LINE, max_size=8).map(b"\n".join)
@@ -104,10 +111,48 @@ def test_a_second_block_is_dropped() -> None:
     assert with_block(BLOCK + b"mine\n" + BLOCK, BLOCK) == BLOCK + b"mine\n"
 
 
-@pytest.mark.parametrize("text", [BEGIN + b"\nmine\n", BEGIN + b"\n" + BEGIN + b"\n" + END])
-def test_a_damaged_block_is_left_to_the_owner(text: bytes) -> None:
-    with pytest.raises(ValueError):
-        with_block(text, BLOCK)
+OURS = LINES[0] + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "theirs"),
+    [
+        # The end is gone.
+        (b"1\n" + BEGIN + b"\n" + OURS + b"2\n3\n", b"1\n2\n3\n"),
+        (BEGIN + b"\n2\n" + OURS, b"2\n" + OURS),
+        (b"1\n" + BEGIN, b"1\n"),
+        # It is there, and an older begin is as well.
+        (BEGIN + b"\n" + OURS + b"2\n" + BLOCK + b"3", b"2\n3"),
+        (BEGIN + b"\n" + BEGIN + b"\n" + OURS + END + b"\n4\n", b"4\n"),
+        # The begin is gone.
+        (b"1\n" + OURS + END + b"\n2\n", b"1\n2\n"),
+        (b"1\n" + END + b"\n" + BLOCK + b"2\n", b"1\n2\n"),
+        (BLOCK + b"1\n" + END + b"\n2\n", b"1\n2\n"),
+    ],
+)
+def test_a_damaged_block_is_mended_and_every_other_line_stays(text: bytes, theirs: bytes) -> None:
+    mended = with_block(text, BLOCK)
+    assert mended.count(BEGIN) == mended.count(END) == mended.count(BLOCK) == 1
+    assert mended.replace(BLOCK, b"") == theirs
+    assert with_block(mended, BLOCK) == mended
+    assert has_block(mended.decode(), ("export A=1",))
+    assert not has_block(text.decode(), ("export A=1",))
+    # What takes the block away agrees, before and after it was mended.
+    assert bashrc_before(text, None, LINES) == theirs
+    assert bashrc_before(mended, None, LINES) == theirs
+
+
+@given(st.lists(st.sampled_from([b"mine", b"mine too", BEGIN, END, *LINES]), max_size=9))
+def test_no_line_goes_but_those_between_two_markers(lines: list[bytes]) -> None:
+    text = b"".join(line + b"\n" for line in lines)
+    left = bashrc_before(text, None, LINES)
+    # A block: its two markers, and no marker between them.
+    block = re.escape(BEGIN) + rb"\n(?:(?!# >>>|# <<<).*\n)*" + re.escape(END) + rb"\n"
+    others = [x for x in re.sub(block, b"", text).splitlines() if x.startswith(b"mine")]
+    assert [x for x in left.splitlines() if x.startswith(b"mine")] == others
+    assert BEGIN not in left
+    assert END not in left
+    assert with_block(text, BLOCK).replace(BLOCK, b"") == left
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="writes as the user, which only root can")
@@ -123,7 +168,7 @@ def test_a_linked_bashrc_stays_a_link_and_is_kept_once(tmp_path: Path) -> None:
         "path": str(link),
         "user": ME,
         "lines": ["export A=1"],
-        "backup": str(tmp_path / "kept" / "bashrc"),
+        "backups": str(tmp_path / "kept"),
     }
     for lines in (["export A=1"], ["export A=1"], ["export A=2"]):
         answer = started("bashrc_block", order | {"lines": lines})
@@ -131,4 +176,26 @@ def test_a_linked_bashrc_stays_a_link_and_is_kept_once(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert real.read_bytes() == b"alias x=y\n" + BLOCK.replace(b"1", b"2")
     assert real.stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "kept" / "bashrc").read_bytes() == b"alias x=y"
+    # The second: what stood in the block is not what stands there now, so it may be somebody's.
+    first, second = entries(str(tmp_path / "kept"))
+    assert (first["path"], first["edited"]) == (str(real), True)
+    assert first["sha256"] == hashlib.sha256(b"alias x=y").hexdigest()
+    assert Path(first["copy"]).read_bytes() == b"alias x=y"
+    assert Path(second["copy"]).read_bytes() == b"alias x=y\n" + BLOCK
+    give_back_bashrc(order | {"bashrc": str(link), "lines": ["export A=2"]})
+    assert real.read_bytes() == b"alias x=y"
+    assert link.is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes as the user, which only root can")
+@pytest.mark.parametrize("found", [None, b"", b"x"])
+def test_a_bashrc_that_was_not_there_is_not_there_again(
+    tmp_path: Path, found: bytes | None
+) -> None:
+    path = tmp_path / ".bashrc"
+    if found is not None:
+        path.write_bytes(found)
+    order = {"user": ME, "lines": ["export A=1"], "backups": str(tmp_path / "kept")}
+    assert started("bashrc_block", order | {"path": str(path)}).returncode == 0
+    give_back_bashrc(order | {"bashrc": str(path)})
+    assert (path.read_bytes() if path.exists() else None) == found
