@@ -15,7 +15,7 @@ from tests.lab import Box, difference
 pytestmark = pytest.mark.lab
 
 
-def deploy_as_planned_and_twice(fleet: Fleet, box: Box) -> None:
+def deploy_as_planned_and_twice(fleet: Fleet, box: Box) -> dict[str, str]:
     """A dry run changes nothing and tells what the run changes; the second changes nothing."""
     before = box.state()
 
@@ -33,13 +33,14 @@ def deploy_as_planned_and_twice(fleet: Fleet, box: Box) -> None:
     assert second.code == 0, second.text
     assert second.changed("e2e") == []
     assert difference(after, box.state()) == []
+    return after
 
 
 @pytest.mark.parametrize("state", ["bare", "old-rocm"])
 def test_dry_run_tells_the_truth_and_the_second_run_changes_nothing(
-    fleet: Fleet, state: str
+    fleet: Fleet, state: str, undisturbed: dict[str, dict[str, str]]
 ) -> None:
-    deploy_as_planned_and_twice(fleet, fleet.add("e2e", state))
+    undisturbed[state] = deploy_as_planned_and_twice(fleet, fleet.add("e2e", state))
 
 
 def test_what_the_user_had_is_there_and_in_use(fleet: Fleet) -> None:

@@ -8,6 +8,8 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -83,6 +85,20 @@ class Box:
                 return connection.recv(4) == b"SSH-"
         except OSError:
             return False
+
+    @contextmanager
+    def clock(self, offset: str) -> Iterator[None]:
+        """Have Python, and what it starts, see another time, e.g. ``+10y``.
+
+        A container shares the kernel's clock. sshd's sandbox kills an sshd that is told otherwise.
+        """
+        library = self.run("ls /usr/lib/*/faketime/libfaketimeMT.so.1").stdout.strip()
+        words = f"exec env LD_PRELOAD={library} FAKETIME={offset} /usr/bin/python3"
+        self.write("/usr/local/bin/python3", f'#!/bin/sh\n{words} "$@"\n', mode="755")
+        try:
+            yield
+        finally:
+            self.run("rm /usr/local/bin/python3")
 
     def power_off(self) -> None:
         """End it at once, as when the power fails."""
@@ -164,3 +180,21 @@ def difference(before: dict[str, str], after: dict[str, str]) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+
+
+# What two runs that end alike still differ in, each with the reason.
+UNSETTLED = re.compile(
+    r"pid:"
+    r"|/etc/(group|gshadow|passwd|shadow)-:"  # copies that gpasswd and useradd make on every call
+    r"|/var/backups/"  # times in its index, and what dpkg-db-backup keeps
+    r"|/var/lib/strixbox/files\.json:"  # inodes and times of verified files
+    r"|/var/lib/strixbox/generations/[^/]+/answered:"  # when it answered last
+    r"|/opt/strixbox/releases/[^/]+/release\.json:"  # when it was built
+    # uv notes the time of a wheel's file, and the hash of that note.
+    r"|/opt/strixbox/releases/.*\.dist-info/(uv_cache\.json|RECORD):"
+)
+
+
+def settled_difference(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What differs between two boxes that were brought to the same state."""
+    return [line for line in difference(before, after) if not UNSETTLED.match(line)]

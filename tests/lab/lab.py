@@ -28,6 +28,8 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "sudo", "openssh-server", "acl"),
     *("python3", "ca-certificates", "gpg", "gpgv", "gpg-agent", "iproute2", "curl", "procps"),
     *("kmod", "pciutils", "util-linux", "xz-utils"),
+    # Idle until a test asks: containers share the kernel's clock, so it stands in for a wrong one.
+    "libfaketime",
 )
 # Real packages that the toolkit installs on a box; the mirror serves them.
 SYSTEM = ("git", "python3-venv", "htop", "tmux")
@@ -119,6 +121,22 @@ class Lab:
         for fault in self.met:
             if not fault.get("met"):
                 raise LabError(f"nothing met the fault {fault}; the test proves nothing")
+
+    @contextmanager
+    def resigned(self, dist: str) -> Iterator[None]:
+        """Have a repository's Release signed by another key than the one that boxes know."""
+        folder, gnupg = self.folder / "mirror" / dist, self.folder / "gnupg"
+        other = gpg_key(gnupg, "Lab Rotated Key <rotated@lab.invalid>")
+        signed = {name: (folder / name).read_bytes() for name in ("InRelease", "Release.gpg")}
+        gpg = ("gpg", "--homedir", str(gnupg), "--batch", "--yes", "--local-user", other)
+        release = str(folder / "Release")
+        try:
+            run(*gpg, "--clearsign", "--output", str(folder / "InRelease"), release)
+            run(*gpg, "-ab", "--output", str(folder / "Release.gpg"), release)
+            yield
+        finally:
+            for name, content in signed.items():
+                (folder / name).write_bytes(content)
 
     def down(self, *, purge: bool = False) -> None:
         """Take away all containers and the network; with ``purge`` the images as well."""

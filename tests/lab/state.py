@@ -84,7 +84,11 @@ def main() -> dict[str, str]:
         target, fstype, options = line.split(None, 2)
         if not target.startswith(("/proc", "/sys", "/dev", "/run")):
             # The container's own layers differ from box to box.
-            kept = [o for o in options.split(",") if not o.startswith(("lower", "upper", "work"))]
+            kept = [
+                o
+                for o in options.split(",")
+                if not o.startswith(("lower", "upper", "work", "uuid"))
+            ]
             state[f"mount:{target}"] = f"{fstype} {','.join(kept)}"
     return state
 
