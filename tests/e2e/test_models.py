@@ -53,12 +53,14 @@ def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet) -> None:
     assert fleet.run().changed("e2e") == []
 
 
+@pytest.mark.fault("archive's disk not mounted")
 def test_an_archive_whose_disk_is_not_mounted_is_refused(fleet: Fleet) -> None:
     fleet.add("e2e", "converged", models_archive="/mnt/nowhere/models")
     outcome = fleet.run()
     assert "would fill the system disk; mount the archive disk" in outcome.trouble("e2e")
 
 
+@pytest.mark.fault("model download cut")
 def test_a_cut_download_is_resumed(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
     name = manifest()[0]["name"]
@@ -72,6 +74,7 @@ def test_a_cut_download_is_resumed(fleet: Fleet) -> None:
     assert ranges == [None, "bytes=1000000-"]
 
 
+@pytest.mark.fault("model: a web page, another sha256")
 def test_a_login_page_is_no_model(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
     name = manifest()[0]["name"]
@@ -81,9 +84,17 @@ def test_a_login_page_is_no_model(fleet: Fleet) -> None:
     assert "answers with a web page, not with the file" in outcome.trouble("e2e")
     path = f"{ACTIVE}/checkpoints/{name}"
     assert box.run(["test", "-e", path], check=False).returncode == 1
+
+    fleet.entries["e2e"]["settings"]["models_manifest"] = manifest(sha256="0" * 64)
+    other = fleet.run()
+    assert f"not {'0' * 64}" in other.trouble("e2e")
+    assert box.run(["test", "-e", path], check=False).returncode == 1
+
+    del fleet.entries["e2e"]["settings"]["models_manifest"]
     assert fleet.run().code == 0
 
 
+@pytest.mark.fault("model: a file of the user's in its place")
 def test_a_users_file_of_a_models_name_is_left_alone(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
     path = f"{ACTIVE}/checkpoints/{manifest()[0]['name']}"
