@@ -112,6 +112,7 @@ def test_an_environment_that_changed_hands_is_taken_back(fleet: Fleet) -> None:
     assert difference(before, box.state()) == []
 
 
+@pytest.mark.fault("a user's node asks for what cannot be had")
 def test_requirements_that_could_not_be_had_are_tried_again(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
     node(box, "comfy_extra_dep", "comfy-extra-dep\n")
