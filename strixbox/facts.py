@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
-from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
-from strixbox.programs import read
+from strixbox.programs import Question, read
 
 T = TypeVar("T")
 
 
 class BoxFact(FactBase[T]):
     """A fact whose program prints one JSON value; None only where the box did not answer."""
+
+    # The argument that names what is asked about, where the answer is a table by those names.
+    table: ClassVar[str | None] = None
 
     def process(self, output: list[str]) -> T:
         """Parse the program's answer."""
@@ -31,7 +33,9 @@ class FileStates(BoxFact[dict[str, dict[str, Any]]]):
     A link to a directory tells of that as ``directory``.
     """
 
-    def command(self, paths: tuple[str, ...]) -> StringCommand:
+    table = "paths"
+
+    def command(self, paths: tuple[str, ...]) -> Question:
         """Ask about ``paths``, none of which is followed where it is a link."""
         return read("file_states", {"paths": list(paths)})
 
@@ -39,7 +43,7 @@ class FileStates(BoxFact[dict[str, dict[str, Any]]]):
 class TreeEntries(BoxFact[dict[str, list[str]]]):
     """``directories`` and ``files`` below directories; byte code is left out."""
 
-    def command(self, roots: tuple[str, ...]) -> StringCommand:
+    def command(self, roots: tuple[str, ...]) -> Question:
         """Ask about the directories ``roots``."""
         return read("tree_entries", {"roots": list(roots)})
 
@@ -47,7 +51,7 @@ class TreeEntries(BoxFact[dict[str, list[str]]]):
 class FileText(BoxFact[str]):
     """Text of a file, empty where there is none; bytes that are no UTF-8 are replaced."""
 
-    def command(self, path: str) -> StringCommand:
+    def command(self, path: str) -> Question:
         """Ask for the text of ``path``."""
         return read("file_text", {"path": path})
 
@@ -55,7 +59,9 @@ class FileText(BoxFact[str]):
 class Checkouts(BoxFact[dict[str, dict[str, Any]]]):
     """For each path: ``commit`` (None where there is no checkout) and the ``edited`` files."""
 
-    def command(self, paths: tuple[str, ...]) -> StringCommand:
+    table = "paths"
+
+    def command(self, paths: tuple[str, ...]) -> Question:
         """Ask git about ``paths``."""
         return read("checkouts", {"paths": list(paths)})
 
@@ -63,7 +69,9 @@ class Checkouts(BoxFact[dict[str, dict[str, Any]]]):
 class Environments(BoxFact[dict[str, dict[str, Any]]]):
     """For each Python environment: ``python``, ``packages``, torch's ``hip`` and ``owners``."""
 
-    def command(self, paths: tuple[str, ...]) -> StringCommand:
+    table = "paths"
+
+    def command(self, paths: tuple[str, ...]) -> Question:
         """Ask about the environments at ``paths``."""
         return read("environments", {"paths": list(paths)})
 
@@ -71,7 +79,7 @@ class Environments(BoxFact[dict[str, dict[str, Any]]]):
 class UserNodes(BoxFact[dict[str, str]]):
     """Digest of requirements.txt by custom node of the user's."""
 
-    def command(self, directory: str, user: str) -> StringCommand:
+    def command(self, directory: str, user: str) -> Question:
         """Ask about the nodes in ``directory``, which ``user`` owns."""
         return read("user_nodes", {"directory": directory, "user": user})
 
@@ -87,7 +95,7 @@ class Service(BoxFact[dict[str, Any]]):
         releases: str,
         generations: str,
         patience: int = 0,
-    ) -> StringCommand:
+    ) -> Question:
         """Ask systemd, /proc and the server itself, the last for up to ``patience`` seconds."""
         query = {
             "service": service,
@@ -103,7 +111,7 @@ class Service(BoxFact[dict[str, Any]]):
 class Seal(BoxFact[dict[str, Any]]):
     """release.json of a release; empty where it was not proved."""
 
-    def command(self, path: str) -> StringCommand:
+    def command(self, path: str) -> Question:
         """Ask for the seal at ``path``."""
         return read("seal", {"path": path})
 
@@ -119,7 +127,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         bashrc: str,
         backups: str,
         packages: tuple[str, ...],
-    ) -> StringCommand:
+    ) -> Question:
         """Ask the file system, systemd and apt."""
         query = {
             "paths": list(paths),
@@ -136,7 +144,7 @@ class Footprint(BoxFact[dict[str, Any]]):
 class Leftovers(BoxFact[list[dict[str, Any]]]):
     """What dead runs may have left; see strixbox/leftovers.py for what of it goes."""
 
-    def command(self, query: dict[str, Any]) -> StringCommand:
+    def command(self, query: dict[str, Any]) -> Question:
         """Ask in the places of ``query``."""
         return read("leftovers", query)
 
@@ -144,7 +152,7 @@ class Leftovers(BoxFact[list[dict[str, Any]]]):
 class TmpfsMount(BoxFact[dict[str, Any]]):
     """fstab's lines and the mount at a path, and ids of the account that shall own it."""
 
-    def command(self, path: str, user: str) -> StringCommand:
+    def command(self, path: str, user: str) -> Question:
         """Ask about the RAM disk at ``path``."""
         return read("tmpfs_mount", {"path": path, "user": user})
 
@@ -152,7 +160,7 @@ class TmpfsMount(BoxFact[dict[str, Any]]):
 class Account(BoxFact[dict[str, Any]]):
     """``home``, ``uid``, ``gid`` and ``groups`` of an account; ``exists`` False where none is."""
 
-    def command(self, user: str) -> StringCommand:
+    def command(self, user: str) -> Question:
         """Ask about ``user``."""
         return read("account", {"user": user})
 
@@ -160,7 +168,7 @@ class Account(BoxFact[dict[str, Any]]):
 class RocmRemains(BoxFact[dict[str, Any]]):
     """AMD's packages in any state, sources, preferences, loader entries and /opt/rocm*."""
 
-    def command(self) -> StringCommand:
+    def command(self) -> Question:
         """Ask dpkg, apt's files and the file system."""
         return read("rocm_remains", {})
 
@@ -168,7 +176,7 @@ class RocmRemains(BoxFact[dict[str, Any]]):
 class Removal(BoxFact[dict[str, Any]]):
     """What apt would remove with ``packages``, and its words where it refuses."""
 
-    def command(self, packages: tuple[str, ...]) -> StringCommand:
+    def command(self, packages: tuple[str, ...]) -> Question:
         """Simulate; nothing is removed."""
         return read("removal", {"packages": list(packages)})
 
@@ -176,7 +184,7 @@ class Removal(BoxFact[dict[str, Any]]):
 class AptKey(BoxFact[str]):
     """Fingerprint of an apt key file; empty where there is none."""
 
-    def command(self, path: str) -> StringCommand:
+    def command(self, path: str) -> Question:
         """Ask for the key at ``path``."""
         return read("apt_key", {"path": path})
 
@@ -184,7 +192,7 @@ class AptKey(BoxFact[str]):
 class OfferedKey(BoxFact[dict[str, str]]):
     """``sha256`` of the key at a URL where it has the fingerprint, else ``trouble``."""
 
-    def command(self, url: str, fingerprint: str) -> StringCommand:
+    def command(self, url: str, fingerprint: str) -> Question:
         """Ask for the key at ``url``; it is not kept."""
         return read("apt_key", {"url": url, "fingerprint": fingerprint})
 
@@ -194,7 +202,7 @@ class Rehearsal(BoxFact[dict[str, Any]]):
 
     def command(
         self, install: tuple[str, ...], recommends: bool, apart: dict[str, Any] | None = None
-    ) -> StringCommand:
+    ) -> Question:
         """Simulate: on the box as it is, or ``apart`` with another source and less installed."""
         query = {"install": list(install), "recommends": recommends, "apart": apart}
         return read("rehearsal", query)
@@ -203,7 +211,7 @@ class Rehearsal(BoxFact[dict[str, Any]]):
 class DpkgState(BoxFact[dict[str, Any]]):
     """Whether dpkg was ``interrupted``, and the process that is ``busy`` with it."""
 
-    def command(self, root: str) -> StringCommand:
+    def command(self, root: str) -> Question:
         """Ask dpkg's journal and its locks."""
         return read("dpkg_state", {"root": root})
 
@@ -211,7 +219,7 @@ class DpkgState(BoxFact[dict[str, Any]]):
 class AptSource(BoxFact[dict[str, Any]]):
     """Whether a source's index has been fetched, and the stamp of the last fetch."""
 
-    def command(self, uri: str, suite: str, stamp: str) -> StringCommand:
+    def command(self, uri: str, suite: str, stamp: str) -> Question:
         """Ask apt's lists."""
         return read("apt_source", {"uri": uri, "suite": suite, "stamp": stamp})
 
@@ -219,7 +227,9 @@ class AptSource(BoxFact[dict[str, Any]]):
 class Installed(BoxFact[dict[str, dict[str, Any]]]):
     """Version and hold by package."""
 
-    def command(self, packages: tuple[str, ...]) -> StringCommand:
+    table = "packages"
+
+    def command(self, packages: tuple[str, ...]) -> Question:
         """Ask dpkg about ``packages``."""
         return read("installed", {"packages": list(packages)})
 
@@ -227,9 +237,7 @@ class Installed(BoxFact[dict[str, dict[str, Any]]]):
 class VerifiedFiles(BoxFact[dict[str, Any]]):
     """``files``: kind and verified sha256 by path; ``urls``: hashes recorded at first use."""
 
-    def command(
-        self, paths: tuple[str, ...], records: str, user: str | None = None
-    ) -> StringCommand:
+    def command(self, paths: tuple[str, ...], records: str, user: str | None = None) -> Question:
         """Ask about ``paths``, which ``user`` owns (None: root); nothing is hashed."""
         query = {"paths": list(paths), "records": records, "user": user}
         return read("verified_files", query)
@@ -238,7 +246,7 @@ class VerifiedFiles(BoxFact[dict[str, Any]]):
 class ModelTier(BoxFact[dict[str, Any]]):
     """Whether a tier's directory ``exists`` and is on an ``other_disk`` than the system."""
 
-    def command(self, path: str) -> StringCommand:
+    def command(self, path: str) -> Question:
         """Ask about the directory at ``path``."""
         return read("model_tier", {"path": path})
 
@@ -246,7 +254,7 @@ class ModelTier(BoxFact[dict[str, Any]]):
 class Unreachable(BoxFact[str]):
     """Why the box gets no answer from a URL; empty where it does."""
 
-    def command(self, url: str) -> StringCommand:
+    def command(self, url: str) -> Question:
         """Ask for the first byte of ``url``."""
         return read("reachable", {"url": url})
 
@@ -254,7 +262,7 @@ class Unreachable(BoxFact[str]):
 class Survey(BoxFact[dict[str, Any]]):
     """Everything that preflight judges."""
 
-    def command(self, user: str, home: str, port: int, service: str, seal: str) -> StringCommand:
+    def command(self, user: str, home: str, port: int, service: str, seal: str) -> Question:
         """Ask the box about itself, and whether the wanted release has its ``seal``."""
         query = {"user": user, "home": home, "port": port, "service": service, "seal": seal}
         return read("survey", query)

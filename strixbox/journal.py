@@ -1,16 +1,14 @@
-"""What a run changes, told to the box's own log (strixbox/box/hold_lock.py) while it runs."""
+"""What a run changes, told to the box's own log (strixbox/box/agent.py) while it runs."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from paramiko import SSHException
+from strixbox.agent import GONE
 
-_GONE = (OSError, EOFError, SSHException)
 # The log can be read by every account of the box: no password of a URL, whoever said it.
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 
@@ -20,14 +18,14 @@ class Journal:
 
     Nothing waits for the box before the run ends.
 
-    + send: sends to hold_lock's standard input
-    + last_words: closes that, and reads what hold_lock has said since it has the lock
+    + tell: sends a line to the box's agent
+    + last_words: tells it that nothing follows, and reads what it has said besides answers
     """
 
     def __init__(
-        self, send: Callable[[bytes], object], last_words: Callable[[], Iterable[str]]
+        self, tell: Callable[..., object], last_words: Callable[[], Iterable[dict[str, Any]]]
     ) -> None:
-        self.send = send
+        self.tell = tell
         self.last_words = last_words
         self.operation = ""
         self.says: list[str] = []
@@ -62,16 +60,15 @@ class Journal:
         if not self.told:
             return None
         self._tell(end=outcome)
-        with contextlib.suppress(*_GONE):
-            for line in self.last_words():
-                return str(json.loads(line)["unlogged"])
+        with contextlib.suppress(*GONE):
+            return next((str(w["unlogged"]) for w in self.last_words() if "unlogged" in w), None)
         return None
 
     def _tell(self, **line: Any) -> None:
         self.told = True
         # A connection that is gone ends the operation that asks for it next.
-        with contextlib.suppress(*_GONE):
-            self.send(json.dumps(line).encode() + b"\n")
+        with contextlib.suppress(*GONE):
+            self.tell(**line)
 
 
 # By box, of those whose changes are logged.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
+from strixbox.answers import forget
 from strixbox.layout import RUN, WRITING
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FULL = (os.strerror(errno.ENOSPC), "enough free space in")
 # - a umask of the box's root (login.defs, sudoers) of 027 or 077 would hide from the service's
 #   account what root installs for it;
 # - what writes holds a lock of its own for as long as it or a child of it lives, so that the next
-#   run notices work that went on after its connection was cut (strixbox/box/hold_lock.py).
+#   run notices work that went on after its connection was cut (strixbox/box/agent.py).
 UMASK = "umask 022;"
 HELD = (
     f"test -d {RUN} || mkdir -m 711 {RUN}; umask 077; : >> {WRITING}; {UMASK}"
@@ -67,6 +68,7 @@ class Run(StringCommand):
     ) -> tuple[bool, CommandOutput]:
         """Run it; on failure the mend is the last line of the error output."""
         connector_arguments.update(self.connector_arguments)
+        forget(host.name)
         status, output = host.run_shell_command(
             StringCommand(HELD, self),
             print_output=state.print_output or self.live,
@@ -100,6 +102,19 @@ class Refusal(StringCommand):
         return False, CommandOutput([OutputLine("stderr", self.sentence)])
 
 
+class Question(StringCommand):
+    """A command that runs a program on the box with a query; nothing is changed.
+
+    The agent of the box answers it without a command of its own (strixbox/agent.py).
+    """
+
+    def __init__(self, program: str, query: str) -> None:
+        # A reader makes files too: git status writes an index.
+        super().__init__(UMASK, "exec", *PYTHON, QuoteString(source(program)), QuoteString(query))
+        self.program = program
+        self.query = query
+
+
 class QueryTooLong(ValueError):
     """A question that does not fit into one command; see ``in_parts``."""
 
@@ -119,13 +134,12 @@ def _text(name: str) -> str:
     return files("strixbox.box").joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
-def read(program: str, query: Mapping[str, Any]) -> StringCommand:
+def read(program: str, query: Mapping[str, Any]) -> Question:
     """Command that asks the box: the query goes as argument, JSON comes on stdout."""
     text = json.dumps(query, separators=(",", ":"))
     if len(text) > QUERY_LIMIT:
         raise QueryTooLong(f"the query for {program} has {len(text)} bytes; ask in parts")
-    # A reader makes files too: git status writes an index.
-    return StringCommand(UMASK, "exec", *PYTHON, QuoteString(source(program)), QuoteString(text))
+    return Question(program, text)
 
 
 def in_parts(words: Sequence[str], limit: int = QUERY_LIMIT // 2) -> list[tuple[str, ...]]:
@@ -149,4 +163,7 @@ def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:
     return Run(*PYTHON, source(program), stdin=json.dumps(order), mend="", live=live)
 
 
-__all__ = ["QUERY_LIMIT", "QueryTooLong", "Refusal", "Run", "in_parts", "read", "source", "write"]
+__all__ = [
+    *("QUERY_LIMIT", "QueryTooLong", "Question", "Refusal", "Run"),
+    *("in_parts", "read", "source", "write"),
+]

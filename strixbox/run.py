@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import getpass
 import json
 import logging
@@ -12,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -22,27 +22,26 @@ from typing import IO, Any
 
 import click
 from gevent import GreenletExit
+from paramiko import Transport
 from pyinfra import logger
-from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host, HostData
 from pyinfra.api.state import BaseStateCallback, State, StateStage
-from pyinfra.connectors.util import make_unix_command_for_host
 from pyinfra.context import config, host, state
 
+from strixbox.agent import AGENTS, GONE, Agent, NoAgent
+from strixbox.answers import ANSWERS, Answers, forget
 from strixbox.config import Config
 from strixbox.inventory import Boxes
 from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import CHANGES, RUN_LOCK, WRITING
 from strixbox.operations.base import FORESEEN
-from strixbox.programs import PYTHON, UMASK, source
 from strixbox.waves import Wave, part
 from strixbox.waves import plan as waves_of
 
 ROOT = Path(__file__).parent.parent
 # Seconds that a run waits for what an earlier one, whose connection was cut, left working.
 PATIENCE = 300
-# Seconds that the end of a run waits for a box to have logged its last line.
-LAST_LINE = 5
 
 
 class RunLog:
@@ -58,10 +57,10 @@ class RunLog:
         self.started = datetime.now(UTC)
         self.began = time.monotonic()
         self.configs: dict[str, Config] = {}
-        self.locks: dict[str, Any] = {}
         self.refused: dict[str, str] = {}
         self.listens = False  # to pyinfra's callbacks
         self.interrupted = False
+        self.last: dict[str, str] = {}  # operation by box
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
 
@@ -73,6 +72,7 @@ class RunLog:
     def start(self, box: str, op_hash: str) -> None:
         """One operation begins on one box: start its clock."""
         self.begun[box, op_hash] = time.monotonic()
+        self._forget(box, op_hash)
         if box in JOURNALS:
             JOURNALS[box].start(self.name(op_hash))
 
@@ -81,6 +81,17 @@ class RunLog:
         seconds = self.seconds[box, op_hash] = time.monotonic() - self.begun[box, op_hash]
         if box in JOURNALS:
             JOURNALS[box].stop(seconds, failed=failed)
+
+    def _forget(self, box: str, op_hash: str) -> None:
+        """Drop what was answered while planning, or before another operation changed the box.
+
+        Also one of somebody else's, such as server.shell.
+        """
+        before = self.last.get(box)
+        self.last[box] = op_hash
+        operations = self.state.ops[self.state.inventory.get_host(box)]
+        if before is None or operations[before].operation_meta.executed:
+            forget(box)
 
     def name(self, op_hash: str) -> str:
         """Name of an operation."""
@@ -338,10 +349,7 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
     """
     log = _log(state, entry)
     log.configs[host.name] = cfg
-    no_delay()
-    if dry_run():
-        return
-    sentence = take_lock(log, cfg, entry)
+    sentence = take_box(log, cfg, entry)
     if sentence is not None:
         log.refused[host.name] = sentence
         logger.error(f"{host.print_prefix}{sentence}")
@@ -376,25 +384,41 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     sys.exit(130)
 
 
-def no_delay() -> None:
-    """Send each command at once: paramiko leaves Nagle on, 40 ms a command on a LAN."""
+def take_box(log: RunLog, cfg: Config, entry: str) -> str | None:
+    """Have the box's agent, and hold the box's lock by it; None, or why not.
+
+    Only boxes that are reached by ssh have an agent and a lock: a local run has no channel.
+    """
     client = getattr(host.connector, "client", None)
-    transport = client.get_transport() if client else None
-    if transport and isinstance(transport.sock, socket.socket):  # a jump host's is a channel
+    if client is None or host.name in AGENTS:  # a second entry point of the same run
+        return None
+    no_delay(client.get_transport())
+    sentence = start_agent(client.get_transport())
+    if sentence is not None:
+        return sentence
+    ANSWERS[host.name] = Answers()
+    if dry_run():
+        return None
+    agent = AGENTS[host.name]
+    sentence = take_lock(log, agent)
+    if sentence is None and entry != "verify":
+        keep_log(log, agent, cfg, entry)
+    return sentence
+
+
+def no_delay(transport: Transport) -> None:
+    """Send each command at once: paramiko leaves Nagle on, 40 ms a command on a LAN."""
+    if isinstance(transport.sock, socket.socket):  # a jump host's is a channel
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def take_lock(log: RunLog, cfg: Config, entry: str) -> str | None:
-    """Hold the box's lock for as long as the connection lives; None, or why it is not held.
-
-    Over the same channel the box is told what to log, but of a run that changes nothing (verify).
-
-    Only boxes that are reached by ssh are locked: a local run has no channel to hold the lock by.
-    """
-    client = getattr(host.connector, "client", None)
-    if client is None:
+def start_agent(transport: Transport) -> str | None:
+    """Start the box's agent, for as long as the connection lives; None, or why it did not."""
+    box = state.inventory.get_host(host.name)
+    with contextlib.suppress(NoAgent):
+        AGENTS[host.name] = Agent.start(box, transport)
         return None
-    # Asks for sudo's password where one is needed; the raw channel below could not.
+    # Asks for sudo's password where one is needed; the raw channel of the agent could not.
     try:
         allowed, said = host.run_shell_command(StringCommand("true"), _sudo=True)
     except (EOFError, OSError):
@@ -403,45 +427,41 @@ def take_lock(log: RunLog, cfg: Config, entry: str) -> str | None:
         )
     if not allowed:
         return no_sudo(str(host.data.ssh_user), said.stderr_lines)
-    user, here = getpass.getuser(), socket.gethostname()
-    order = {
-        "run": RUN_LOCK,
-        "writing": WRITING,
-        "holder": f"{user} on {here} since {log.started:%H:%M:%S} UTC",
-        "patience": PATIENCE,
-        "log": CHANGES,
-        "about": {
-            "run": log.id,
-            "who": f"{user}@{here}",
-            "entry": entry,
-            "toolkit": toolkit_commit(),
-            "config": cfg.digest(),
-        },
+    try:
+        AGENTS[host.name] = Agent.start(box, transport)
+    except NoAgent as words:
+        told = last_line(str(words).splitlines())
+        return f"python3 does not start on the box: {told}; see that it is installed, run again"
+    return None
+
+
+def take_lock(log: RunLog, agent: Agent) -> str | None:
+    """Hold the box's lock for as long as the connection lives; None, or why it is not held."""
+    holder = f"{getpass.getuser()} on {socket.gethostname()} since {log.started:%H:%M:%S} UTC"
+    order = {"run": RUN_LOCK, "writing": WRITING, "holder": holder, "patience": PATIENCE}
+    try:
+        agent.tell(lock=order)
+        while "waiting" in (told := agent.hear()):
+            logger.info(
+                f"{host.print_prefix}an earlier run was cut, and what it started still works:"
+                f" {told['waiting']}; waiting up to {PATIENCE} s for its end"
+            )
+    except GONE:
+        return f"the box's lock {RUN_LOCK} could not be taken: {last_line(agent.errors())}"
+    return lock_trouble(told)
+
+
+def keep_log(log: RunLog, agent: Agent, cfg: Config, entry: str) -> None:
+    """Have the box log what this run changes."""
+    about = {
+        "run": log.id,
+        "who": f"{getpass.getuser()}@{socket.gethostname()}",
+        "entry": entry,
+        "toolkit": toolkit_commit(),
+        "config": cfg.digest(),
     }
-    words = (*PYTHON, source("hold_lock"), json.dumps(order))
-    command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
-    line = make_unix_command_for_host(state, host, command, _sudo=True).get_raw_value()
-    streams = client.exec_command(line)
-    log.locks[host.name] = streams  # kept: the lock ends with the channel
-    while answer := streams[1].readline():
-        told = json.loads(answer)
-        if told.get("held") and entry != "verify":
-            JOURNALS[host.name] = Journal(streams[0].write, lambda: last_words(streams))
-        if "waiting" not in told:
-            return lock_trouble(told)
-        logger.info(
-            f"{host.print_prefix}an earlier run was cut, and what it started still works:"
-            f" {told['waiting']}; waiting up to {PATIENCE} s for its end"
-        )
-    words_of_the_box = streams[2].read().decode(errors="replace").split("\n")
-    return f"the box's lock {RUN_LOCK} could not be taken: {last_line(words_of_the_box)}"
-
-
-def last_words(streams: Any) -> Iterable[str]:
-    """Close the standard input of what holds the lock, and read what it has to say yet."""
-    streams[0].channel.shutdown_write()
-    streams[0].channel.settimeout(LAST_LINE)
-    return list(streams[1])
+    agent.tell(log=CHANGES, about=about)
+    JOURNALS[host.name] = Journal(agent.tell, agent.last_words)
 
 
 def no_sudo(user: str, said: list[str]) -> str:
@@ -453,7 +473,7 @@ def no_sudo(user: str, said: list[str]) -> str:
 
 
 def lock_trouble(told: dict[str, Any]) -> str | None:
-    """Why the lock is not held, from the last answer of strixbox/box/hold_lock.py."""
+    """Why the lock is not held, from the agent's answer."""
     if told["held"]:
         return None
     if "working" in told:

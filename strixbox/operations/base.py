@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Callable, Generator
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from pyinfra import logger
 from pyinfra.api.arguments_typed import PyinfraOperation
 from pyinfra.api.command import StringCommand
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from strixbox import journal
-from strixbox.programs import QueryTooLong, Refusal, in_parts
+from strixbox.agent import AGENTS
+from strixbox.answers import answers_of
+from strixbox.facts import BoxFact
+from strixbox.programs import QueryTooLong, Question, Refusal, in_parts
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,26 +60,37 @@ def box_operation(steps: Callable[P, Steps]) -> PyinfraOperation[P]:
     return operation()(guarded)
 
 
-def ask(fact: type[FactBase[T]], /, **query: Any) -> T:
+def ask(fact: type[BoxFact[T]], /, **query: Any) -> T:
     """The fact's value as it is on the box now.
 
-    A question about more ``paths`` than fit into one command is asked in parts.
+    A question about more things than fit into one command is asked in parts.
 
     Raises:
         BoxTrouble: where the box did not answer, so that nothing is decided on a guess.
     """
-    paths = query.get("paths")
-    if not isinstance(paths, tuple):
+    known, table = answers_of(host.name), fact.table
+    if table is None:
+        key = (fact, json.dumps(query, sort_keys=True))
+        value: T = known.get(key, lambda: _in_parts(fact, "paths", query))
+        return value
+    words = query.pop(table)
+    key = (fact, json.dumps(query, sort_keys=True))
+    answers = known.table(key, words, lambda w: _in_parts(fact, table, query | {table: w}))
+    return cast(T, answers)
+
+
+def _in_parts(fact: type[BoxFact[T]], name: str, query: dict[str, Any]) -> Any:
+    if not isinstance(query.get(name), tuple):
         return _ask(fact, **query)
-    value, *more = (_ask(fact, **query | {"paths": part}) for part in in_parts(paths))
+    value, *more = (_ask(fact, **query | {name: part}) for part in in_parts(query[name]))
     for other in more:
         value = merged(value, other)
     return value
 
 
-def _ask(fact: type[FactBase[T]], /, **query: Any) -> T:
+def _ask(fact: type[BoxFact[T]], /, **query: Any) -> T:
     try:
-        value: T | None = host.get_fact(fact, **query)
+        value: T | None = box_fact(fact, **query)
     except QueryTooLong as error:
         raise BoxTrouble(
             f"The question {fact.__name__} does not fit into one command: {error}; name fewer"
@@ -87,6 +101,22 @@ def _ask(fact: type[FactBase[T]], /, **query: Any) -> T:
             f"The box did not answer the question {fact.__name__}; the lines above say why."
             " Mend that and run the same command again."
         )
+    return value
+
+
+def box_fact(fact: type[BoxFact[T]], /, **query: Any) -> T | None:
+    """The fact's value from the box's agent.
+
+    Where that has no answer, pyinfra asks, which tells the box's words and fails the box. It asks
+    too where the commands shall be seen (-vv).
+    """
+    agent = AGENTS.get(host.name)
+    if agent and not host.state.print_fact_input:
+        question = fact().command(**query)
+        text = agent.ask(question) if isinstance(question, Question) else None
+        if text is not None:
+            return fact().process(text.splitlines())
+    value: T | None = host.get_fact(fact, **query)
     return value
 
 

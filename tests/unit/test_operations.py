@@ -136,6 +136,8 @@ def test_a_command_holds_the_lock_of_writers_and_keeps_its_exit_code(
 class FakeBox:
     """Runs a command in a shell of this machine, as pyinfra does on a box."""
 
+    name = "box"
+
     def __init__(self, umask: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.umask = umask
         self.said: list[str] = []
@@ -171,7 +173,7 @@ def test_an_operation_tells_the_boxs_log_what_it_changes_but_no_content(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[dict[str, Any]] = []
-    journal = Journal(lambda line: told.append(json.loads(line)), list)
+    journal = Journal(lambda **line: told.append(line), list)
     journal.start("Write a file")
     monkeypatch.setitem(JOURNALS, "halo1", journal)
     box = SimpleNamespace(
@@ -211,6 +213,8 @@ def test_a_question_that_is_too_long_is_an_error_of_ours() -> None:
 
 class StandInBox:
     """Answers questions of ``ask`` as a box whose files are all absent, and counts them."""
+
+    name = "box"
 
     def __init__(self) -> None:
         self.asked = 0

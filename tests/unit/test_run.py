@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import yaml
 from pyinfra.api.inventory import Inventory
 
 from strixbox import run
+from strixbox.answers import ANSWERS, Answers
 from strixbox.inventory import ROOT
 from strixbox.journal import JOURNALS, Journal
 from strixbox.operations.base import FORESEEN
@@ -186,6 +188,7 @@ class Meta:
     def __init__(self, change: bool | None = None, *, done: str = "") -> None:
         self._maybe_is_change = change
         self.done = done
+        self.executed = done == "changed"  # a command
         self.stderr_lines = ["the sentence"]
 
     def is_complete(self) -> bool:
@@ -284,27 +287,27 @@ def test_how_to_log_in_by_hand_is_told_with_the_key() -> None:
 
 
 class Hold:
-    """Stands in for hold_lock: what it is told, and what it says at the end."""
+    """Stands in for the agent: what it is told, and what it says at the end."""
 
-    def __init__(self, *words: str, gone: bool = False) -> None:
+    def __init__(self, *words: dict[str, Any], gone: bool = False) -> None:
         self.told: list[dict[str, Any]] = []
         self.words = words
         self.gone = gone
 
-    def send(self, data: bytes) -> None:
+    def tell(self, **line: Any) -> None:
         """One line of the controller's."""
         if self.gone:
             raise OSError("Socket is closed")
-        self.told.append(json.loads(data))
+        self.told.append(line)
 
-    def last_words(self) -> tuple[str, ...]:
+    def last_words(self) -> tuple[dict[str, Any], ...]:
         """What it said."""
         return self.words
 
 
 def journal_of(monkeypatch: pytest.MonkeyPatch, hold: Hold) -> Journal:
-    """The journal of the one box, which hold_lock hears."""
-    journal = Journal(hold.send, hold.last_words)
+    """The journal of the one box."""
+    journal = Journal(hold.tell, hold.last_words)
     monkeypatch.setitem(JOURNALS, "halo1", journal)
     return journal
 
@@ -346,7 +349,7 @@ def test_nothing_is_told_of_a_run_that_changes_nothing(monkeypatch: pytest.Monke
 def test_a_log_that_the_box_cannot_write_is_named_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    journal = journal_of(monkeypatch, Hold('{"unlogged": "Read-only file system"}\n'))
+    journal = journal_of(monkeypatch, Hold({"unlogged": "Read-only file system"}))
     journal.begin()
     assert journal.end("changed") == "Read-only file system"
 
@@ -356,3 +359,16 @@ def test_a_connection_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) 
     journal.begin()
     journal.stop(1.0)
     assert journal.end("failed") is None
+
+
+def test_after_planning_and_after_anybodys_operation_the_box_is_asked_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ANSWERS, "halo1", Answers())
+    ANSWERS["halo1"].get("question", lambda: "while planning")
+    log, _ = log_of(ours=Meta(), theirs=Meta(done="changed"), last=Meta())
+    seen = []
+    for op_hash in ("ours", "theirs", "last"):
+        log.start("halo1", op_hash)
+        seen.append(ANSWERS["halo1"].get("question", partial(str, op_hash)))
+    assert seen == ["ours", "ours", "last"]

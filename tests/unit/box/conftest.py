@@ -97,21 +97,43 @@ def asked(program: str, query: dict[str, Any]) -> Any:
     return json.loads(answer.stdout)
 
 
-def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Popen[str], Any]:
-    """Start a holder of the lock; its process and first answer."""
-    order = {
-        "run": str(folder / "run"),
-        "writing": str(folder / "writing"),
-        "holder": holder,
-        "patience": patience,
-        "log": str(folder / "log" / "changes.jsonl"),
-        "about": {"run": "7", "who": holder},
-    }
+def agent() -> subprocess.Popen[str]:
+    """Start the agent; it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-I", "-c", source("hold_lock"), json.dumps(order)],
+        [sys.executable, "-I", "-c", source("agent")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout
-    return process, json.loads(process.stdout.readline())
+    assert json.loads(process.stdout.readline()) == {"agent": 1}
+    return process
+
+
+def tell(process: subprocess.Popen[str], **line: Any) -> None:
+    """Send the agent one line."""
+    assert process.stdin
+    process.stdin.write(json.dumps(line) + "\n")
+    process.stdin.flush()
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The next line that the agent says."""
+    assert process.stdout
+    told: dict[str, Any] = json.loads(process.stdout.readline())
+    return told
+
+
+def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Popen[str], Any]:
+    """Start a holder of the lock, which logs what it is told; its process and first answer."""
+    process = agent()
+    order = {
+        "run": str(folder / "run"),
+        "writing": str(folder / "writing"),
+        "holder": holder,
+        "patience": patience,
+    }
+    tell(process, lock=order)
+    log = str(folder / "log" / "changes.jsonl")
+    tell(process, log=log, about={"run": "7", "who": holder})
+    return process, hear(process)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from strixbox.box import apt_key, environments, survey, user_nodes
-from tests.unit.box.conftest import ME, asked, hold
+from tests.unit.box.conftest import ME, asked, hear, hold
 
 
 def gpg(home: Path, *words: str) -> bytes:
@@ -161,7 +160,7 @@ def test_a_lock_is_held_once_and_given_back_by_a_dead_holder(tmp_path: Path) -> 
     assert (folder / "run").stat().st_mode & 0o777 == 0o600
     second, said = hold(folder, "berta")
     assert said == {"held": False, "holder": "anna since 12:00"}
-    assert second.wait(10) == 75
+    second.communicate(timeout=10)
     first.kill()
     first.wait(10)
     third, said = hold(folder, "berta")
@@ -193,8 +192,7 @@ def test_work_of_a_run_that_was_cut_is_waited_for(
     time.sleep(0.3)
     assert process.poll() is None
     os.killpg(orphan.pid, signal.SIGKILL)
-    assert process.stdout
-    assert json.loads(process.stdout.readline()) == {"held": True}
+    assert hear(process) == {"held": True}
     process.communicate(timeout=10)
 
 
@@ -202,4 +200,4 @@ def test_work_that_does_not_end_is_named(tmp_path: Path, orphan: subprocess.Pope
     process, said = hold(tmp_path, "berta")
     assert said["held"] is False
     assert "sleep (process " in said["working"]
-    assert process.wait(10) == 75
+    process.communicate(timeout=10)

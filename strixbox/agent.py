@@ -1,0 +1,92 @@
+"""The other end of strixbox/box/agent.py: one channel to a box, for as long as the run lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from paramiko import Channel, SSHException, Transport
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.connectors.util import make_unix_command_for_host
+
+from strixbox.programs import PYTHON, UMASK, Question, source
+
+# Seconds that the end of a run waits for what a box has to say yet.
+LAST_WORDS = 5
+GONE = (OSError, EOFError, SSHException)
+
+# By box. One that has none is asked by a command a question, as pyinfra asks.
+AGENTS: dict[str, Agent] = {}
+
+
+class NoAgent(Exception):
+    """The agent did not start; the box's words."""
+
+
+class Agent:
+    """Asks a box, tells it, and hears what it says."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.lines = channel.makefile("r")
+        self.known: set[str] = set()  # programs whose text the box has
+        self.asked = 0
+        self.words: list[dict[str, Any]] = []  # what it said of itself
+
+    @classmethod
+    def start(cls, host: Host, transport: Transport) -> Agent:
+        """Start the agent as root, by the box's connection.
+
+        Raises:
+            NoAgent: where it does not start: no sudo without a password, or no python3.
+        """
+        words = (*PYTHON, source("agent"))
+        command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
+        line = make_unix_command_for_host(host.state, host, command, _sudo=True).get_raw_value()
+        channel = transport.open_session()
+        channel.exec_command(line)
+        agent = cls(channel)
+        for text in agent.lines:
+            if '"agent"' in text:  # and no word of the account's .bashrc
+                return agent
+        raise NoAgent("\n".join(agent.errors()))
+
+    def tell(self, **line: Any) -> None:
+        """Send one line."""
+        self.channel.sendall(json.dumps(line).encode() + b"\n")
+
+    def errors(self) -> list[str]:
+        """What it said before it ended."""
+        text: bytes = self.channel.makefile_stderr("rb").read()
+        return text.decode(errors="replace").splitlines()
+
+    def hear(self) -> dict[str, Any]:
+        """The next line of the box."""
+        line = self.lines.readline()
+        if not line:
+            raise EOFError
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+    def ask(self, question: Question) -> str | None:
+        """What the question's program prints; None where it fails, or the agent is gone."""
+        self.asked += 1
+        name = question.program
+        text = {} if name in self.known else {"source": source(name)}
+        self.known.add(name)
+        with contextlib.suppress(*GONE):
+            self.tell(id=self.asked, program=name, query=question.query, **text)
+            while (told := self.hear()).get("id") != self.asked:
+                self.words.append(told)
+            if told["code"] == 0:
+                return str(told["out"])
+        return None
+
+    def last_words(self) -> Iterable[dict[str, Any]]:
+        """Say that nothing follows, and hear what the box has said of itself besides answers."""
+        self.channel.shutdown_write()
+        self.channel.settimeout(LAST_WORDS)
+        return [*self.words, *(json.loads(line) for line in self.lines)]

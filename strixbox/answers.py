@@ -1,0 +1,62 @@
+"""What the boxes answered, for as long as nothing has changed on them.
+
+Operations ask the same things: what one wants to know, the next looks at once more, and the check
+at the end looks at everything. An answer is remembered only within a run, until a command has been
+run on its box, and for a few seconds, since what others do to a box is not heard of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+FRESH = 10  # seconds
+
+
+class Answers:
+    """Answers of one box by what was asked."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[float, Any]] = {}
+
+    def forget(self) -> None:
+        """Something may have changed on the box."""
+        self._known.clear()
+
+    def get(self, key: Any, ask: Callable[[], Any]) -> Any:
+        """The answer to one question, which is asked where it is not known."""
+        if not self._fresh(key):
+            self._put(key, ask())
+        return self._known[key][1]
+
+    def table(
+        self, key: Any, words: tuple[str, ...], ask: Callable[[tuple[str, ...]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The answers about ``words``; those that are not known are asked for together."""
+        missing = tuple(word for word in words if not self._fresh((key, word)))
+        if missing:
+            for word, answer in ask(missing).items():
+                self._put((key, word), answer)
+        return {word: self._known[key, word][1] for word in words}
+
+    def _put(self, key: Any, answer: Any) -> None:
+        self._known[key] = (time.monotonic(), answer)
+
+    def _fresh(self, key: Any) -> bool:
+        return key in self._known and time.monotonic() - self._known[key][0] < FRESH
+
+
+# By box, of those whose commands all are heard of.
+ANSWERS: dict[str, Answers] = {}
+
+
+def answers_of(box: str) -> Answers:
+    """What a box answered; nothing is kept of one that is not in ``ANSWERS``."""
+    return ANSWERS.get(box) or Answers()
+
+
+def forget(box: str) -> None:
+    """A command is run on a box, or was."""
+    if box in ANSWERS:
+        ANSWERS[box].forget()
