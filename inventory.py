@@ -13,7 +13,9 @@ from strixbox.inventory import (
 )
 from strixbox.run import expect
 from strixbox.selection import names_nothing
+from strixbox.upstream import improve
 
+improve()
 _context = click.get_current_context(silent=True)
 _words = _context.params if _context else {}
 try:

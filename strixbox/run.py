@@ -36,6 +36,7 @@ from strixbox.inventory import Boxes
 from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import CHANGES, RUN_LOCK, WRITING
 from strixbox.operations.base import FORESEEN
+from strixbox.upstream import improve
 from strixbox.waves import Wave, part
 from strixbox.waves import plan as waves_of
 
@@ -312,6 +313,7 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     wave, pipe = part(waves) if waves else (None, None)
     # Made after the parting: the second wave begins when the first has ended.
     _keep(RunLog(current, entry, wave, pipe))
+    ask_git()
     return wave.boxes if wave else boxes
 
 
@@ -347,6 +349,7 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
 
     A box that another run works on is failed with a sentence; the other boxes go on.
     """
+    improve()
     log = _log(state, entry)
     log.configs[host.name] = cfg
     sentence = take_box(log, cfg, entry)
@@ -502,11 +505,22 @@ def dry_run() -> bool:
 
 
 @cache
+def ask_git() -> subprocess.Popen[str] | None:
+    """Start git, which takes a while to tell whether the checkout is edited; None without git."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        return subprocess.Popen(
+            [*git, "--exclude=*"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError:
+        return None
+
+
+@cache
 def toolkit_commit() -> str:
     """Commit of this checkout, with ``+`` where it has local edits; ``unknown`` without git."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    answer = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    git = ask_git()
+    return (git.communicate()[0].strip() if git else "") or "unknown"
 
 
 def summary_title(record: dict[str, Any]) -> str:
