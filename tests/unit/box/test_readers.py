@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -143,6 +147,19 @@ def test_the_schedulers_firmware_is_told_from_the_others() -> None:
     )
     assert survey.mes_versions(told) == ["0x83"]
     assert survey.mes_versions("") == []
+
+
+def test_the_clock_is_asked_without_starting_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert survey.synchronised() in ("yes", "no")
+    for error, told in ((0, "yes"), (15_999_999, "yes"), (16_000_000, "no")):
+
+        def adjtimex(clock: Any, error: int = error) -> int:
+            clock[24:32] = struct.pack("=q", error)
+            return 5
+
+        libc = SimpleNamespace(adjtimex=adjtimex)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, libc=libc: libc)
+        assert survey.synchronised() == told
 
 
 def test_a_disk_is_that_of_the_links_target(tmp_path: Path) -> None:
