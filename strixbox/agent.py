@@ -55,8 +55,17 @@ class Agent:
         raise NoAgent("\n".join(agent.errors()))
 
     def tell(self, **line: Any) -> None:
-        """Send one line."""
-        self.channel.sendall(json.dumps(line).encode() + b"\n")
+        """Send one line.
+
+        Raises:
+            EOFError: where the channel takes no more; paramiko's sendall (4.0) would try for ever.
+        """
+        data = json.dumps(line).encode() + b"\n"
+        while data:
+            sent = self.channel.send(data)
+            if not sent:
+                raise EOFError
+            data = data[sent:]
 
     def errors(self) -> list[str]:
         """What it said before it ended."""

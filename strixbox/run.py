@@ -463,7 +463,8 @@ def keep_log(log: RunLog, agent: Agent, cfg: Config, entry: str) -> None:
         "toolkit": toolkit_commit(),
         "config": cfg.digest(),
     }
-    agent.tell(log=CHANGES, about=about)
+    with suppress(*GONE):  # the next question tells of a connection that is gone
+        agent.tell(log=CHANGES, about=about)
     JOURNALS[host.name] = Journal(agent.tell, agent.last_words)
 
 

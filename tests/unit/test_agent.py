@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pyinfra.api.facts import FactBase
+from pyinfra.connectors.util import CommandOutput
 
 from strixbox import answers
 from strixbox.agent import AGENTS, Agent
@@ -25,16 +26,21 @@ class Pipes:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
+        self.closed = False
 
     def makefile(self, mode: str) -> Any:
         """What is received."""
         return self.process.stdout
 
-    def sendall(self, data: bytes) -> None:
-        """Send."""
+    def send(self, data: bytes) -> int:
+        """Send, a piece at a time."""
+        if self.closed:
+            return 0
         assert self.process.stdin
-        self.process.stdin.write(data.decode())
+        piece = data[:5000]
+        self.process.stdin.write(piece.decode())
         self.process.stdin.flush()
+        return len(piece)
 
     def shutdown_write(self) -> None:
         """Nothing follows."""
@@ -52,6 +58,11 @@ def agent() -> Iterator[Agent]:
     yield Agent(Pipes(process))  # type: ignore[arg-type]
     process.kill()
     process.wait(10)
+
+
+def test_a_channel_that_takes_no_more_is_not_tried_for_ever(agent: Agent) -> None:
+    agent.channel.closed = True
+    assert agent.ask(read("file_states", {"paths": ["/none"]})) is None
 
 
 def test_a_program_is_sent_once_and_answers_every_question(agent: Agent) -> None:
@@ -135,7 +146,9 @@ def test_nothing_is_asked_twice_until_a_command_is_run(counted: Counted) -> None
     assert ask(FileStates, paths=("/b", "/c")) == {"/b": {"kind": "4"}, "/c": {"kind": "5"}}
     assert counted.queries[-1] == '{"paths":["/c"]}'
     state = SimpleNamespace(print_output=False, print_input=False)
-    box = SimpleNamespace(name="halo1", run_shell_command=lambda *_, **__: (True, None))
+    box = SimpleNamespace(
+        name="halo1", run_shell_command=lambda *_, **__: (True, CommandOutput([]))
+    )
     Run("true", mend="").execute(state, box, {})  # type: ignore[arg-type]
     assert seal() == 6
     assert ask(FileStates, paths=("/b",)) == {"/b": {"kind": "7"}}
