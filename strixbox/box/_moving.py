@@ -8,7 +8,11 @@ import shutil
 
 
 def move(path: str, target: str) -> None:
-    """Move a file or a tree; at every instant one of the two is whole, and none is half."""
+    """Move a file or a tree; at every instant one of the two is whole, and none is half.
+
+    But for a directory that is not renamed even in its own place: overlayfs does not do that
+    (EXDEV, without redirect_dir), nor does any system with a mount point. It goes piece by piece.
+    """
     aside, going = f"{target}.strixbox-new", f"{path}.strixbox-new"
     discard(aside)
     discard(going)
@@ -24,7 +28,10 @@ def move(path: str, target: str) -> None:
         _own_like(path, aside)
         os.sync()
         os.rename(aside, target)
-        os.rename(path, going)
+        try:
+            os.rename(path, going)
+        except OSError:
+            discard(path)
         discard(going)
 
 
