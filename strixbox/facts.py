@@ -30,14 +30,14 @@ class BoxFact(FactBase[T]):
 class FileStates(BoxFact[dict[str, dict[str, Any]]]):
     """For each path: kind, mode, owner, group, sha256 or target; ``{"kind": "absent"}`` else.
 
-    A link to a directory tells of that as ``directory``.
+    A link to a directory tells of that as ``directory``. Without ``content`` no file is read.
     """
 
     table = "paths"
 
-    def command(self, paths: tuple[str, ...]) -> Question:
+    def command(self, paths: tuple[str, ...], content: bool = True) -> Question:
         """Ask about ``paths``, none of which is followed where it is a link."""
-        return read("file_states", {"paths": list(paths)})
+        return read("file_states", {"paths": list(paths), "content": content})
 
 
 class TreeEntries(BoxFact[dict[str, list[str]]]):

@@ -404,7 +404,7 @@ def take_box(log: RunLog, cfg: Config, entry: str) -> str | None:
         return None
     agent = AGENTS[host.name]
     sentence = take_lock(log, agent)
-    if sentence is None and entry != "verify":
+    if sentence is None and entry not in READ_ONLY:
         keep_log(log, agent, cfg, entry)
     return sentence
 

@@ -15,8 +15,10 @@ import sys
 from typing import Any
 
 
-def state(path: str) -> dict[str, Any]:
+def state(path: str, content: bool = True) -> dict[str, Any]:
     """Kind, mode, owner and group of ``path``, with sha256 of a file or target of a link.
+
+    Without ``content`` a file is not read: one of many megabytes takes its time.
 
     ``primary`` tells of a directory whether its group is the primary one of its owner.
     """
@@ -38,11 +40,11 @@ def state(path: str) -> dict[str, Any]:
         return answer | {"kind": "directory", "primary": _primary(info.st_uid) == info.st_gid}
     if not stat.S_ISREG(info.st_mode):
         return answer | {"kind": "other"}
-    with open(path, "rb") as content:
-        return answer | {
-            "kind": "file",
-            "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
-        }
+    answer["kind"] = "file"
+    if content:
+        with open(path, "rb") as stream:
+            answer["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return answer
 
 
 def _user(uid: int) -> str:
@@ -67,8 +69,8 @@ def _group(gid: int) -> str:
 
 
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """``{"paths": [...]}`` -> state by path."""
-    return {path: state(path) for path in query["paths"]}
+    """``{"paths": [...], "content": bool}`` -> state by path."""
+    return {path: state(path, query.get("content", True)) for path in query["paths"]}
 
 
 if __name__ == "__main__":

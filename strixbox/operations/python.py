@@ -71,7 +71,9 @@ def uv_tool(python: Python) -> Steps:
     + python: the version, its sha256 and the package index
     """
     directory = f"{OPT}/uv/{python.uv_version}"
-    program = ask(FileStates, paths=(uv_program(python),))[uv_program(python)]
+    # Installed by hash, and large: what it holds is not read by every run.
+    path = uv_program(python)
+    program = ask(FileStates, paths=(path,), content=False)[path]
     if program["kind"] == "file" and program["mode"] == "755":
         host.noop(f"uv {python.uv_version} is installed")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -117,7 +118,7 @@ class Counted:
         self.queries.append(question.query)
         if question.program != "file_states":
             return str(len(self.queries))
-        paths = question.query.split('"')[3::2]
+        paths = json.loads(question.query)["paths"]
         entries = (f'"{path}": {{"kind": "{len(self.queries)}"}}' for path in paths)
         return "{" + ", ".join(entries) + "}"
 
@@ -144,7 +145,7 @@ def test_nothing_is_asked_twice_until_a_command_is_run(counted: Counted) -> None
     assert ask(FileStates, paths=("/a", "/b")) == {"/a": {"kind": "4"}, "/b": {"kind": "4"}}
     # Of a table, only what is not known yet.
     assert ask(FileStates, paths=("/b", "/c")) == {"/b": {"kind": "4"}, "/c": {"kind": "5"}}
-    assert counted.queries[-1] == '{"paths":["/c"]}'
+    assert json.loads(counted.queries[-1])["paths"] == ["/c"]
     state = SimpleNamespace(print_output=False, print_input=False)
     box = SimpleNamespace(
         name="halo1", run_shell_command=lambda *_, **__: (True, CommandOutput([]))

@@ -42,6 +42,16 @@ def test_a_file_is_written_with_its_mode_and_read_back_as_right(tmp_path: Path) 
     assert [entry.name for entry in path.parent.iterdir()] == ["a.conf"]
 
 
+def test_a_large_file_is_not_read_where_its_content_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    path.write_text("x")
+    path.chmod(0o755)
+    query = {"paths": [str(path)], "content": False}
+    told = asked("file_states", query)[str(path)]
+    assert (told["kind"], told["mode"]) == ("file", "755")
+    assert "sha256" not in told
+
+
 def test_what_somebody_else_wrote_is_kept_once(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     path.write_bytes(b"theirs\n")
