@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from strixbox.layout import CURRENT, SERVICE
 from tests.e2e.conftest import Fleet
+from tests.e2e.test_tools import told
 from tests.lab import Box
 
 pytestmark = pytest.mark.lab
+
+WARMUP = "strixbox-warmup.service"
+GPU = "[Service]\nEnvironment=STRIXBOX_STANDIN_GPU=1\n"
+
+
+def warmed_up(box: Box) -> str:
+    """What the warm-up said that belongs to the service's last start, when it is through."""
+    end = time.monotonic() + 60
+    shown = ["systemctl", "show", "--value", "--property=ActiveState,InvocationID", WARMUP]
+    while time.monotonic() < end:
+        invocation, state = sorted(box.run(shown).stdout.split(), key=len, reverse=True)
+        if state == "inactive":
+            return box.run(["journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}"]).stdout
+        assert state == "activating", box.run(["journalctl", "--unit", WARMUP]).stdout
+        time.sleep(0.5)
+    raise AssertionError("the warm-up does not end")
 
 
 def words(box: Box) -> list[str]:
@@ -26,9 +45,12 @@ def upgraded(fleet: Fleet) -> Box:
     """A box on its second release, which also runs with other flags."""
     box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0
+    # From the next start on, the server tells of a GPU.
+    box.write(f"/etc/systemd/system/{SERVICE}.d/gpu.conf", GPU)
     fleet.entries["e2e"]["settings"] |= {
         "comfyui_commit": fleet.lab.data["git"]["comfyui"]["newer"],
-        "comfyui_profile": "lowvram",
+        "comfyui_profile": "optimized",  # it tunes, as production does
+        "comfyui_preview": "taesd",
     }
     outcome = fleet.run()
     assert outcome.code == 0, outcome.text
@@ -40,7 +62,11 @@ def upgraded(fleet: Fleet) -> Box:
 
 def test_going_back_takes_flags_along_and_asks_no_network(fleet: Fleet, upgraded: Box) -> None:
     newer = current(upgraded)
-    assert "--lowvram" in words(upgraded)
+    assert "taesd" in words(upgraded)
+    # Nobody called it: the new release's start did, and it tuned the chapter's four sizes.
+    assert "512x512" in warmed_up(upgraded)
+    (sizes,) = told(upgraded, "warmup", "--status")["sizes"].values()
+    assert len(sizes) == 4
     fleet.lab.forget_log()
 
     back = fleet.run("rollback.py")
@@ -48,15 +74,17 @@ def test_going_back_takes_flags_along_and_asks_no_network(fleet: Fleet, upgraded
     assert back.code == 0, back.text
     assert fleet.lab.mirror_log() == []
     assert current(upgraded) != newer
-    assert "--highvram" in words(upgraded)
-    assert "--lowvram" not in words(upgraded)
+    assert "taesd" not in words(upgraded)
     assert "launch_comfyui_production" in upgraded.read("/etc/systemd/system/comfyui.service")
+    # The same torch and GPU: this start tunes nothing again.
+    assert "tuned before" in warmed_up(upgraded)
+    assert list(told(upgraded, "warmup", "--status")["sizes"].values()) == [sizes]
 
     # By its name, forward again; and then there is nothing to do.
     again = fleet.run("rollback.py", "--data", f"release={newer}")
     assert again.code == 0, again.text
     assert current(upgraded) == newer
-    assert "--lowvram" in words(upgraded)
+    assert "taesd" in words(upgraded)
     assert fleet.run("rollback.py", "--data", f"release={newer}").changed("e2e") == []
     assert fleet.run().changed("e2e") == []
 
