@@ -7,6 +7,7 @@ _data = _lab.load()
 if _data is not None and _data.real_comfyui is not None:
     comfyui_url = _data.real_comfyui["url"]
     comfyui_commit = _data.real_comfyui["commit"]
+    comfyui_nodes = _data.nodes(real=True)
     python_wheels = _data.wheels("cpu")
     python_hip = None
     python_requirements = "comfyui-0.3.64-torch-2.9"

@@ -82,9 +82,10 @@ class LabData:
             for wheel in self.raw["wheels"][rocm]
         ]
 
-    def nodes(self) -> list[dict[str, str]]:
-        """The stand-in node packs, as ``comfyui_nodes``."""
-        tiled = self.raw["git"]["tiled"]
+    def nodes(self, *, real: bool = False) -> list[dict[str, str]]:
+        """The stand-in node packs, as ``comfyui_nodes``; the real ones where the lab has them."""
+        remotes = self.raw["git"]
+        tiled = remotes.get("real_tiled", remotes["tiled"]) if real else remotes["tiled"]
         return [{"name": "ComfyUI-TiledDiffusion", "url": tiled["url"], "commit": tiled["commit"]}]
 
     def models(self) -> list[dict[str, Any]]:

@@ -104,8 +104,17 @@ class Content:
             raise LabError(f"{_SOURCE} names {named}, which is no checkout of ComfyUI; mend it")
         return Path(named)
 
+    @staticmethod
+    def _real_tiled() -> Path | None:
+        """The checkout of the real ComfyUI-TiledDiffusion that goes with it, if one was named."""
+        named = os.environ.get(_TILED)
+        if named and not (Path(named) / "tiled_vae.py").is_file():
+            raise LabError(f"{_TILED} names {named}, which is no ComfyUI-TiledDiffusion; mend it")
+        return Path(named) if named else None
+
     def _digest(self, keys: str) -> str:
-        digest = hashlib.sha256((keys + self.tag + os.environ.get(_SOURCE, "")).encode())
+        named = [os.environ.get(name, "") for name in (_SOURCE, _TILED)]
+        digest = hashlib.sha256("".join([keys, self.tag, *named]).encode())
         here = Path(__file__).parent
         names = ("content.py", "debs.py", "rocm.py", "wheels.py")
         trees = (here / "comfyui_standin", here / "tiled_standin")
@@ -199,6 +208,8 @@ class Content:
         if real:
             # A public copy may lack its largest file: its tree is committed as it stands.
             remotes["real_comfyui"] = self._repository("ComfyUI-real", real)
+            if tiled := self._real_tiled():
+                remotes["real_tiled"] = self._repository("ComfyUI-TiledDiffusion-real", tiled)
         return remotes
 
     def _repository(self, name: str, tree: Path) -> dict[str, str]:
@@ -241,6 +252,7 @@ class Content:
 
 
 _SOURCE = "STRIXBOX_COMFYUI_SRC"
+_TILED = "STRIXBOX_TILED_SRC"
 _MODELS = (
     ("checkpoints", "sd_xl_base_1.0.safetensors", 4 << 20),
     ("vae", "sdxl_vae.safetensors", 1 << 20),
