@@ -125,6 +125,9 @@ def test_without_a_list_what_was_used_last(
     assert shares(told(capsys)) == {"c": True, "b": True}
     assert main(["preload", "--json"]) == 0
     assert list(shares(told(capsys))) == ["c", "b", "a"]
+    (tmp_path / "absent").write_text("# a deploy without a manifest\n")
+    assert main(["preload", "--status", "--json"]) == 0
+    assert list(shares(told(capsys))) == ["c", "b", "a"]
 
 
 def test_names_and_patterns(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,8 +101,9 @@ def _paths(names: Sequence[str], most_used: int | None, list_file: Path | None) 
     paths_of_list = None if most_used else preload.listed(list_file or preload.LIST)
     if paths_of_list is None and list_file:
         raise WrongUse(f"{list_file} is not there; name a file with one path a line")
-    if paths_of_list is not None:
-        return paths_of_list
+    # The deploy's list is empty where models_manifest is: then nobody said what is meant.
+    if paths_of_list or list_file:
+        return paths_of_list or []
     return preload.most_used(find_models(load()), most_used or MOST_USED)
 
 
