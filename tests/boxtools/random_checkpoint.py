@@ -1,16 +1,17 @@
 """Writes a checkpoint of Stable Diffusion 1's kind with random weights; run by ComfyUI's Python.
 
-    python random_checkpoint.py COMFYUI FILE
+    python random_checkpoint.py COMFYUI FILE [CONTROLNET]
 
 Text encoder and VAE have their full shapes, which ComfyUI does not vary. Of the UNet two levels
 of one block each are left, which ComfyUI reads from the weights: it makes noise, but all the way
-that a real one takes, in a second instead of a minute. 244 million weights, 488 MB.
+that a real one takes, in a second instead of a minute. 244 million weights, 488 MB. CONTROLNET is
+a second file to write: a ControlNet for that UNet.
 """
 
 # mypy: ignore-errors
 import sys
 
-code, target = sys.argv[1:]
+code, target, *more = sys.argv[1:]
 sys.path.insert(0, code)
 sys.argv = ["main.py", "--cpu"]
 
@@ -22,6 +23,7 @@ import comfy.ops  # noqa: E402
 import comfy.sd1_clip  # noqa: E402
 import safetensors.torch  # noqa: E402
 import torch  # noqa: E402
+from comfy.cldm.cldm import ControlNet  # noqa: E402
 from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
 
@@ -49,6 +51,16 @@ def filled(name, value):
     return value.half().contiguous()
 
 
+def save(parts, path):
+    """Write modules with random weights into one file, each with its prefix."""
+    weights = {
+        prefix + name: filled(name, value)
+        for prefix, part in parts.items()
+        for name, value in part.state_dict().items()
+    }
+    safetensors.torch.save_file(weights, path)
+
+
 torch.manual_seed(0)
 operations = comfy.ops.disable_weight_init
 parts = {
@@ -56,11 +68,8 @@ parts = {
     "first_stage_model.": AutoencoderKL(ddconfig=VAE, embed_dim=4),
     "cond_stage_model.": comfy.sd1_clip.SDClipModel(device="cpu", dtype=torch.float32),
 }
-safetensors.torch.save_file(
-    {
-        prefix + name: filled(name, value)
-        for prefix, part in parts.items()
-        for name, value in part.state_dict().items()
-    },
-    target,
-)
+save(parts, target)
+if more:
+    own = {name: UNET[name] for name in UNET.keys() - {"out_channels", "transformer_depth_output"}}
+    net = ControlNet(**own, hint_channels=3, dtype=torch.float32, operations=operations)
+    save({"control_model.": net}, more[0])
