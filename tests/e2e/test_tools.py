@@ -38,7 +38,7 @@ def box(fleet: Fleet) -> Box:
     return box
 
 
-def test_what_is_read_is_told_as_json(box: Box) -> None:
+def test_what_is_read_is_told_as_json_and_watched(box: Box) -> None:
     models = told(box, "models", "list")
     names = {model["name"] for model in models["models"]}
     assert "sd_xl_base_1.0.safetensors" in names
@@ -49,6 +49,21 @@ def test_what_is_read_is_told_as_json(box: Box) -> None:
     assert told(box, "warmup", "--status")
     assert told(box, "bench", "list") is not None
 
+    for name in ("m.jsonl", "m.csv"):
+        log = ("--log", f"/home/strix/{name}", "--count", "2", "--interval", "0.1")
+        assert strixbox(box, "monitor", *log).returncode == 0
+    samples = [json.loads(line) for line in box.read("/home/strix/m.jsonl").splitlines()]
+    assert [sample["server"] for sample in samples] == ["up", "up"]
+    head, *rows = box.read("/home/strix/m.csv").splitlines()
+    assert head.startswith("time,gpu,")
+    assert [row.count(",") for row in rows] == [head.count(",")] * 2
+
+    for state in ("runs now", "runs already"):
+        assert state in strixbox(box, "dashboard").stderr
+    panes = ["tmux", "list-panes", "-t", "=comfyui_monitor:", "-F", "#{pane_dead}"]
+    assert box.run(panes, user="strix").stdout.split() == ["0", "0", "0"]
+    assert strixbox(box, "dashboard", "--kill").returncode == 0
+
 
 def test_the_doctor_finds_that_a_container_has_no_gpu_and_explains_an_error(box: Box) -> None:
     findings = told(box, "doctor", code=1)
@@ -56,6 +71,23 @@ def test_the_doctor_finds_that_a_container_has_no_gpu_and_explains_an_error(box:
     assert any("KFD" in code for code in wrong), wrong
     explained = strixbox(box, "doctor", "HIP error: invalid device function")
     assert "HSA_OVERRIDE_GFX_VERSION" in explained.stdout
+
+    left = f"{MODELS}/checkpoints/sd_xl_base_1.0.safetensors.part"
+    box.run(["touch", left], user="strix")
+    assert strixbox(box, "doctor", "--fix", "--dry").returncode == 1
+    box.run(["test", "-e", left])
+    mended = strixbox(box, "doctor", "--fix")
+    assert mended.returncode == 1  # there still is no GPU
+    assert box.run(["test", "-e", left], check=False).returncode == 1, mended.stdout
+
+    box.run("echo HF_TOKEN=hf_PlantedTokenPlantedTokenPlanted12 >> /etc/strixbox/comfyui.env")
+    box.run("systemctl restart comfyui.service")
+    packed = box.run("cd && strixbox doctor --bundle", user="strix").stdout
+    content = box.run("tar xzOf /home/strix/strixbox-doctor-*.tar.gz").stdout
+    assert "service.log" in packed
+    assert "HF_TOKEN" in content
+    assert "Planted" not in content
+    assert "/home/strix" not in content
 
 
 def test_a_picture_is_rendered_and_copied(box: Box) -> None:
@@ -79,10 +111,13 @@ def test_a_bench_is_measured_compared_and_reported(box: Box) -> None:
 def test_a_model_that_the_tools_moved_stays_in_use(fleet: Fleet, box: Box) -> None:
     box.run("mkdir -p /mnt/sata/models && chown strix: /mnt/sata/models")
     fleet.entries["e2e"]["settings"]["models_archive"] = "/mnt/sata/models"
+    assert strixbox(box, "models", "plan").returncode == 2  # one tier
     assert fleet.run().code == 0
+    assert told(box, "models", "plan")["commands"] == []
     mine = f"{MODELS}/loras/mine.safetensors"
     box.run(f"head -c 300000 /dev/urandom > {mine} && chown strix: {mine}")
     digest = box.run(["sha256sum", mine]).stdout.split()[0]
+    assert told(box, "models", "verify", "mine.safetensors")["models"][0]["sha256"] == digest
 
     assert strixbox(box, "models", "archive", "mine.safetensors").returncode == 0
 
@@ -92,6 +127,14 @@ def test_a_model_that_the_tools_moved_stays_in_use(fleet: Fleet, box: Box) -> No
     assert strixbox(box, "models", "activate", "mine.safetensors").returncode == 0
     assert box.run(["test", "-L", mine], check=False).returncode == 1
     assert box.run(["sha256sum", mine]).stdout.split()[0] == digest
+
+    box.run(f"printf x | dd of={mine} bs=1 seek=9 conv=notrunc status=none")
+    assert told(box, "models", "verify", "mine.safetensors", code=1)
+    vae = next(m for m in fleet.lab.data["models"] if m["folder"] == "vae")
+    words = ("--url", vae["url"], "--folder", "vae", "--name", "again.safetensors")
+    got = strixbox(box, "models", "download", *words, "--sha256", vae["sha256"])
+    assert got.returncode == 0, got.stderr
+    assert vae["sha256"] in box.run(["sha256sum", f"{MODELS}/vae/again.safetensors"]).stdout
 
 
 def test_nothing_of_the_tools_keeps_the_deploy_from_its_no_op(fleet: Fleet, box: Box) -> None:
