@@ -18,6 +18,7 @@ import click
 from strixbox.inventory import Boxes
 
 CANARY = "canary"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Outcomes (strixbox/run.py) of a box that verify, the last task of a deploy, found right.
 WELL = frozenset({"changed", "unchanged"})
 # Nothing is changed by a run with one of these.
@@ -120,11 +121,15 @@ def part(waves: tuple[Wave, Wave]) -> tuple[Wave, IO[str] | None]:
     sys.stdout.flush()
     sys.stderr.flush()
     waiting = _Waiting()
+    # A signal that came between the fork and the note of the child would be lost to it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     waiting.child = os.fork()
     if waiting.child == 0:
         reader.close()
         waiting.over()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return canary, writer
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     writer.close()
     code, outcomes = waiting.result(reader)
     sentence = stop(canary, rest, code, outcomes)
@@ -141,8 +146,7 @@ class _Waiting:
     def __init__(self) -> None:
         self.child = 0
         self.interrupted = False
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._pass_on) for number in numbers}
+        self.before = {number: signal.signal(number, self._pass_on) for number in SIGNALS}
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         # A terminal's Ctrl-C reaches the child by itself, which takes the first one alone.
