@@ -62,7 +62,7 @@ class Lab:
         if not lab.key.exists():
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(lab.key))
         lab._network()
-        system = lab._system_image()
+        system = lab.system_image()
         python = podman("run", *LIMITS, "--rm", system, *_PYTHON_VERSION).stdout.strip()
         content = Content(lab.folder / "mirror", lab.folder / "gnupg", project, python)
         lab.data = content.build(lab.folder / "debs")
@@ -157,7 +157,7 @@ class Lab:
         if podman("network", "exists", NETWORK, check=False).returncode != 0:
             podman("network", "create", "--subnet", SUBNET, NETWORK)
 
-    def _system_image(self) -> str:
+    def system_image(self) -> str:
         """The base system with the account, before it knows this lab's keys."""
         recipe = "\n".join([*PACKAGES, (HERE / "base.sh").read_text(encoding="utf-8")])
         image = f"{IMAGES}system:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
@@ -296,7 +296,7 @@ class Lab:
         """Image of a box in a named state, made once from the bare one."""
         if state not in STATES:
             raise LabError(f"there is no state {state}; take one of {', '.join(STATES)}")
-        bare = self._bare_image()
+        bare = self.bare_image()
         if state == "bare":
             return bare
         digest = hashlib.sha256(bare.encode())
@@ -340,8 +340,8 @@ class Lab:
             )
         box.run("systemctl stop comfyui.service")
 
-    def _bare_image(self) -> str:
-        system = self._system_image()
+    def bare_image(self) -> str:
+        system = self.system_image()
         public = self.key.with_suffix(".pub").read_text(encoding="utf-8")
         gnupg = self.folder / "gnupg"
         ubuntu = armoured(gnupg, gpg_key(gnupg, "Lab Ubuntu Archive <ubuntu@lab.invalid>"))
