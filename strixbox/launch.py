@@ -95,7 +95,7 @@ def _unit(cfg: Config, digest: str) -> BoxFile:
         f"/etc/systemd/system/{SERVICE}",
         user=cfg.box.user,
         script=script_path(cfg.comfyui.profile),
-        environment=f"{ETC}/comfyui.env",
+        environment_file=f"{ETC}/comfyui.env",
         unset=[name for name in HARMFUL if name not in given],
         writes=(cfg.comfyui.base_directory, cfg.tmpfs.path),
         digest=digest,
