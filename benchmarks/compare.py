@@ -1,0 +1,346 @@
+"""Ours beside Ansible on the same lab boxes, in alternation: ``python -m benchmarks.compare``.
+
+What it needs it makes: the lab, boxes, and an environment with Ansible and Mitogen. Results go to
+``.bench/results`` as JSON and as a Markdown table. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import boxes as bench_boxes
+from benchmarks import contenders
+from benchmarks.contenders import Ansible, Contender, Mitogen, Outcome, Strixbox
+from benchmarks.measure import BenchError, Measured, run
+from benchmarks.report import OURS, Cell, as_json, relations, table
+from benchmarks.states import unexplained
+from strixbox.groups import read_group_data
+from strixbox.run import toolkit_commit
+from strixbox.tree import ROOT
+from tests.lab import Box, Lab, LabError, difference
+
+FOLDER = ROOT / ".bench"
+CASES = ("no-op", "dry run", "changed template", "first deploy")
+CHAPTER = "chapter by hand"
+SETTLING = 4  # runs in which a contender must come to change nothing
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+class Bench:
+    """The lab with its boxes, the contenders, and what was measured so far."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        FOLDER.mkdir(exist_ok=True)
+        self.lab = Lab.start()
+        self.image = bench_boxes.image(self.lab, FOLDER)
+        environment = contenders.environment(FOLDER)
+        known: list[Contender] = [
+            Strixbox(FOLDER),
+            Ansible(FOLDER, environment, self.lab),
+            Mitogen(FOLDER, environment, self.lab),
+        ]
+        self.contenders = [c for c in known if c.name in names]
+        self.boxes: list[Box] = []
+        self.edits = 0
+        self.cells: list[Cell] = []
+
+    def fresh(self, count: int) -> None:
+        """Bare boxes, ``box1`` to ``box<count>``."""
+        names = [f"box{number}" for number in range(1, count + 1)]
+        self.boxes = bench_boxes.start(self.lab, names, self.image)
+
+    def describe(self, settings: dict[str, Any] | None = None) -> None:
+        """Have every contender know the boxes and the settings."""
+        for contender in self.contenders:
+            contender.describe(self.boxes, settings or {})
+
+    def converge(self, count: int) -> None:
+        """Boxes on which every contender finds nothing to change.
+
+        They share the boxes: each is run until it is satisfied with what the others left.
+        """
+        say(f"converging {count} boxes")
+        self.fresh(count)
+        self.describe()
+        left: dict[str, int] = {}
+        for _ in range(SETTLING):
+            left = {contender.name: contender.run().changed for contender in self.contenders}
+            if not any(left.values()):
+                return
+        raise BenchError(f"the contenders undo each other's work: changes of the last runs {left}")
+
+    def edit_template(self) -> None:
+        """Have one template, /etc/strixbox/shell.sh, come out as never before."""
+        self.edits += 1
+        names = read_group_data()["all"]["launch_shell"]
+        kept = [name for bit, name in enumerate(names) if not self.edits >> bit & 1]
+        self.describe({"launch_shell": kept})
+
+    def measure(self, case: str, pairs: int, latency: int) -> None:
+        """Run every contender ``pairs`` times in a case, in changing order."""
+        runs: dict[str, list[tuple[Measured, int, int]]] = {c.name: [] for c in self.contenders}
+        for number in range(pairs):
+            for contender in rotated(self.contenders, number):
+                runs[contender.name].append(self.one(contender, case))
+                say(f"{case}: {contender.name}: {runs[contender.name][-1][0].seconds:.2f} s")
+        for contender in self.contenders:
+            looked = None if case == "first deploy" else self.look(contender, case)
+            measured = runs[contender.name]
+            self.cells.append(
+                Cell(
+                    case=case,
+                    boxes=len(self.boxes),
+                    latency_ms=latency,
+                    contender=contender.name,
+                    seconds=tuple(m.seconds for m, _, _ in measured),
+                    cpu_seconds=tuple(m.cpu_seconds for m, _, _ in measured),
+                    received=tuple(received for _, received, _ in measured),
+                    sent=tuple(sent for _, _, sent in measured),
+                    commands=looked.commands if looked else None,
+                    peak_bytes=looked.measured.peak_bytes if looked else None,
+                )
+            )
+
+    def one(self, contender: Contender, case: str) -> tuple[Measured, int, int]:
+        """One timed run, and the bytes that the boxes received and sent meanwhile."""
+        self.prepare(case)
+        before = bench_boxes.traffic(self.boxes)
+        outcome = contender.run(dry=case == "dry run")
+        after = bench_boxes.traffic(self.boxes)
+        self.judge(contender, case, outcome)
+        return outcome.measured, after[0] - before[0], after[1] - before[1]
+
+    def prepare(self, case: str) -> None:
+        """Bring boxes and settings to where the case begins."""
+        if case == "first deploy":
+            self.fresh(len(self.boxes))
+            self.describe()
+        elif case == "changed template":
+            self.edit_template()
+
+    def look(self, contender: Contender, case: str) -> Outcome:
+        """A run of its own for what cannot be counted while the clock runs."""
+        self.prepare(case)
+        return contender.run(dry=case == "dry run", look=True)
+
+    def judge(self, contender: Contender, case: str, outcome: Outcome) -> None:
+        """Raises BenchError where a run changed something, or nothing, against its case."""
+        some = case in ("first deploy", "changed template")
+        if bool(outcome.changed) != some:
+            raise BenchError(
+                f"{contender.name} changed {outcome.changed} things in the case {case!r}:\n"
+                + outcome.measured.text[-3000:]
+            )
+
+    def delayed(self, latency: int) -> bool:
+        """Have the boxes answer later; whether the kernel can."""
+        return all(bench_boxes.delay(box, latency) for box in self.boxes)
+
+
+def rotated(items: Sequence[Contender], by: int) -> list[Contender]:
+    """The same, begun at another one each time."""
+    start = by % len(items)
+    return [*items[start:], *items[:start]]
+
+
+def states_agree(bench: Bench) -> None:
+    """Have each contender make a bare box; raises BenchError where the ends differ.
+
+    What differs for a known reason (benchmarks/states.py) is told.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for contender in bench.contenders:
+        bench.fresh(1)
+        bench.describe()
+        contender.run()
+        found[contender.name] = bench.boxes[0].state()
+        kept = FOLDER / f"state-{contender.name}.json"
+        kept.write_text(json.dumps(found[contender.name]), encoding="utf-8")
+    ours = found.pop(OURS)
+    for name, state in found.items():
+        lines = difference(ours, state)
+        left = unexplained(lines)
+        say(f"{name}: {len(ours)} entries compared, {len(lines)} differ, {len(left)} unexplained")
+        if left:
+            raise BenchError(f"{name} makes another box:\n" + "\n".join(left[:60]))
+
+
+def by_hand(bench: Bench, pairs: int) -> None:
+    """Our first deploy and the chapter's commands, in alternation, each on a bare box."""
+    data = json.loads((bench.lab.folder / "lab.json").read_text(encoding="utf-8"))
+    taken: dict[str, list[tuple[Measured, int, int]]] = {OURS: [], CHAPTER: []}
+    (ours,) = (c for c in bench.contenders if c.name == OURS)
+    runs: list[tuple[str, Callable[[], Measured]]] = [
+        (OURS, lambda: ours.run().measured),
+        (CHAPTER, lambda: typed(bench.boxes[0], data)),
+    ]
+    for number in range(pairs):
+        for name, work in runs if number % 2 == 0 else reversed(runs):
+            bench.fresh(1)
+            bench.describe()
+            before = bench_boxes.traffic(bench.boxes)
+            measured = work()
+            after = bench_boxes.traffic(bench.boxes)
+            taken[name].append((measured, after[0] - before[0], after[1] - before[1]))
+            say(f"first deploy: {name}: {measured.seconds:.2f} s")
+    for name, measures in taken.items():
+        bench.cells.append(
+            Cell(
+                case="first deploy, by hand",
+                boxes=1,
+                latency_ms=0,
+                contender=name,
+                seconds=tuple(m.seconds for m, _, _ in measures),
+                cpu_seconds=tuple(m.cpu_seconds for m, _, _ in measures),
+                received=tuple(received for _, received, _ in measures),
+                sent=tuple(sent for _, _, sent in measures),
+            )
+        )
+
+
+def typed(box: Box, data: dict[str, Any]) -> Measured:
+    """The chapter's commands in a shell on the box, as its user."""
+    values = {
+        "AMD": data["amd"],
+        "INDEX": data["index_url"],
+        "WHEELS": " ".join(wheel["url"] for wheel in data["wheels"]["6.4.2"]),
+        "COMFYUI": data["git"]["comfyui"]["url"],
+        "TILED": data["git"]["tiled"]["url"],
+        "MODELS": " ".join(f"{model['folder']}={model['url']}" for model in data["models"]),
+        "SIZE": "1",
+    }
+    assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
+    options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-q")
+    return run(
+        [
+            *("ssh", *options, "-i", str(box.key), f"{contenders.USER}@{box.address}"),
+            f"env {assignments} bash -s",
+        ],
+        cwd=ROOT,
+        environment={},
+        stdin=(Path(__file__).parent / "chapter.sh").read_text(encoding="utf-8"),
+    )
+
+
+def about() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    locked = (contenders.PLAYBOOK / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": toolkit_commit(),
+        "machine": f"{len(cpu)} x {cpu[0] if cpu else platform.machine()}",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+        "versions": [
+            line.split()[0]
+            for line in locked
+            if line.startswith(("ansible==", "ansible-core==", "mitogen=="))
+        ],
+    }
+
+
+def save(told: dict[str, Any], cells: Sequence[Cell]) -> str:
+    """Write JSON and Markdown; the Markdown."""
+    folder = FOLDER / "results"
+    folder.mkdir(exist_ok=True)
+    stamp = str(told["date"])[:19].replace(":", "").replace("-", "")
+    head = (
+        f"{told['date'][:10]}, {told['machine']}, {', '.join(told['versions'])},"
+        f" commit {told['commit']}, load before {told['load_before']:.1f}."
+        " Seconds are median (min..max); ratios are medians over rounds.\n\n"
+    )
+    notes = "".join(f"- {line}\n" for line in (*relations(cells), *told["notes"]))
+    text = f"{head}{table(cells)}\n{notes}"
+    (folder / f"{stamp}.json").write_text(json.dumps(as_json(told, cells), indent=1))
+    (folder / f"{stamp}.md").write_text(text)
+    return text
+
+
+def numbers(text: str) -> list[int]:
+    """``1,5,20``."""
+    return [int(word) for word in text.split(",")]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    names = [OURS, Ansible.name, Mitogen.name]
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--boxes", type=numbers, default=[1], help="how many at once: 1,5,20")
+    made.add_argument("--latency", type=numbers, default=[0], help="added milliseconds: 0,20")
+    made.add_argument("--pairs", type=int, default=3, help="rounds of every case")
+    made.add_argument("--case", action="append", choices=CASES, help="repeatable; all by default")
+    made.add_argument("--only", action="append", choices=names[1:], help="beside ours; repeatable")
+    made.add_argument("--states", action="store_true", help="first see that all make the same box")
+    made.add_argument("--by-hand", action="store_true", help="and the chapter's own commands")
+    made.add_argument("--no-cases", action="store_true", help="only what the two flags above ask")
+    return made
+
+
+def measured(bench: Bench, words: argparse.Namespace) -> list[str]:
+    """Measure all that was asked for; what could not be measured, in words."""
+    notes = []
+    cases = [case for case in CASES if case in (words.case or CASES)]
+    for count in words.boxes:
+        if cases != ["first deploy"]:
+            bench.converge(count)
+        else:
+            bench.fresh(count)
+        for latency in words.latency:
+            if latency and not bench.delayed(latency):
+                notes.append(f"{latency} ms of latency were not added: no sch_netem in the kernel.")
+                continue
+            for case in cases:
+                # New boxes would need the delay anew, and downloads are not what it is about.
+                if not (latency and case == "first deploy"):
+                    bench.measure(case, words.pairs, latency)
+            bench.delayed(0)
+    return list(dict.fromkeys(notes))
+
+
+def main() -> int:
+    """Measure, print the table; 1 with a sentence where a run went wrong."""
+    words = parser().parse_args()
+    told = about()
+    notes: list[str] = []
+    try:
+        bench = Bench([OURS, *(words.only or (Ansible.name, Mitogen.name))])
+        try:
+            if words.states:
+                states_agree(bench)
+            if not words.no_cases:
+                notes = measured(bench, words)
+            if words.by_hand:
+                by_hand(bench, words.pairs)
+        finally:
+            for box in bench.boxes:
+                box.remove()
+    except (BenchError, LabError, subprocess.CalledProcessError) as error:
+        say(str(error))
+        return 1
+    if bench.cells:
+        print(save(told | {"notes": notes}, bench.cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
