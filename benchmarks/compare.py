@@ -11,11 +11,14 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from benchmarks import boxes as bench_boxes
@@ -30,8 +33,13 @@ from strixbox.tree import ROOT
 from tests.lab import Box, Lab, LabError, difference
 
 FOLDER = ROOT / ".bench"
-CASES = ("no-op", "dry run", "changed template", "first deploy")
+FIRST = "first deploy"
+TEMPLATE = "changed template"
+CASES = ("no-op", "dry run", TEMPLATE, FIRST)
 CHAPTER = "chapter by hand"
+CASE_BY_HAND = "first deploy, by hand"
+# Measured, and the bytes that the boxes received and sent meanwhile.
+Run = tuple[Measured, int, int]
 SETTLING = 4  # runs in which a contender must come to change nothing
 
 
@@ -57,6 +65,7 @@ class Bench:
         self.boxes: list[Box] = []
         self.edits = 0
         self.cells: list[Cell] = []
+        self.notes: list[str] = []
 
     def fresh(self, count: int) -> None:
         """Bare boxes, ``box1`` to ``box<count>``."""
@@ -71,17 +80,37 @@ class Bench:
     def converge(self, count: int) -> None:
         """Boxes on which every contender finds nothing to change.
 
-        They share the boxes: each is run until it is satisfied with what the others left.
+        They share the boxes: each is run until it is satisfied with what the others left. Ours is
+        the last, as it takes a clone that has a remote, and Ansible's git none that has not.
         """
         say(f"converging {count} boxes")
         self.fresh(count)
         self.describe()
         left: dict[str, int] = {}
         for _ in range(SETTLING):
-            left = {contender.name: contender.run().changed for contender in self.contenders}
+            left = {c.name: c.run().changed for c in reversed(self.contenders)}
             if not any(left.values()):
                 return
         raise BenchError(f"the contenders undo each other's work: changes of the last runs {left}")
+
+    def keep(self, count: int) -> bool:
+        """Begin with the boxes that an earlier benchmark left; whether there are that many."""
+        names = {f"box{number}" for number in range(1, count + 1)}
+        self.boxes = [box for box in self.lab.boxes() if box.name in names]
+        if len(self.boxes) == count:
+            self.restore()
+        return len(self.boxes) == count
+
+    def restore(self) -> None:
+        """Have boxes and settings as before the edits of a template.
+
+        By ours alone: it keeps, for every text of the files, what to go back to, and would find
+        that missing where another wrote them. The others only look at what stands there.
+        """
+        self.describe()
+        for contender in self.contenders:
+            if contender.name == OURS:
+                contender.run()
 
     def edit_template(self) -> None:
         """Have one template, /etc/strixbox/shell.sh, come out as never before."""
@@ -90,56 +119,62 @@ class Bench:
         kept = [name for bit, name in enumerate(names) if not self.edits >> bit & 1]
         self.describe({"launch_shell": kept})
 
-    def measure(self, case: str, pairs: int, latency: int) -> None:
-        """Run every contender ``pairs`` times in a case, in changing order."""
-        runs: dict[str, list[tuple[Measured, int, int]]] = {c.name: [] for c in self.contenders}
-        for number in range(pairs):
-            for contender in rotated(self.contenders, number):
-                runs[contender.name].append(self.one(contender, case))
-                say(f"{case}: {contender.name}: {runs[contender.name][-1][0].seconds:.2f} s")
-        for contender in self.contenders:
-            looked = None if case == "first deploy" else self.look(contender, case)
-            measured = runs[contender.name]
-            self.cells.append(
-                Cell(
-                    case=case,
-                    boxes=len(self.boxes),
-                    latency_ms=latency,
-                    contender=contender.name,
-                    seconds=tuple(m.seconds for m, _, _ in measured),
-                    cpu_seconds=tuple(m.cpu_seconds for m, _, _ in measured),
-                    received=tuple(received for _, received, _ in measured),
-                    sent=tuple(sent for _, _, sent in measured),
-                    commands=looked.commands if looked else None,
-                    peak_bytes=looked.measured.peak_bytes if looked else None,
-                )
-            )
+    def measure(self, cases: Sequence[str], pairs: int, latency: int) -> None:
+        """Run every contender ``pairs`` times in every case, in changing order.
 
-    def one(self, contender: Contender, case: str) -> tuple[Measured, int, int]:
+        The cases take turns too, so that each has met what the machine went through meanwhile.
+        """
+        runs: dict[tuple[str, str], list[Run]] = {
+            (case, contender.name): [] for case in cases for contender in self.contenders
+        }
+        try:
+            for number in range(pairs):
+                for case in cases:
+                    # Whole rounds only: a ratio is that of two runs of one round.
+                    done = {c.name: self.one(c, case) for c in rotated(self.contenders, number)}
+                    for name, run_of_round in done.items():
+                        runs[case, name].append(run_of_round)
+                if TEMPLATE in cases:
+                    self.restore()
+        finally:
+            cells = {
+                place: cell_of(*place, len(self.boxes), latency, taken)
+                for place, taken in runs.items()
+                if taken
+            }
+            self.cells += cells.values()
+        for contender in self.contenders:
+            if ("no-op", contender.name) in cells:
+                self.look(contender, cells["no-op", contender.name])
+
+    def one(self, contender: Contender, case: str) -> Run:
         """One timed run, and the bytes that the boxes received and sent meanwhile."""
         self.prepare(case)
         before = bench_boxes.traffic(self.boxes)
         outcome = contender.run(dry=case == "dry run")
         after = bench_boxes.traffic(self.boxes)
         self.judge(contender, case, outcome)
+        say(f"{case}: {contender.name}: {outcome.measured.seconds:.2f} s")
         return outcome.measured, after[0] - before[0], after[1] - before[1]
 
     def prepare(self, case: str) -> None:
         """Bring boxes and settings to where the case begins."""
-        if case == "first deploy":
+        if case == FIRST:
             self.fresh(len(self.boxes))
             self.describe()
-        elif case == "changed template":
+        elif case == TEMPLATE:
             self.edit_template()
 
-    def look(self, contender: Contender, case: str) -> Outcome:
-        """A run of its own for what cannot be counted while the clock runs."""
-        self.prepare(case)
-        return contender.run(dry=case == "dry run", look=True)
+    def look(self, contender: Contender, cell: Cell) -> None:
+        """A no-op of its own for what cannot be counted while the clock runs."""
+        looked = contender.run(look=True)
+        self.cells[self.cells.index(cell)] = replace(
+            cell, commands=looked.commands, peak_bytes=looked.measured.peak_bytes
+        )
 
     def judge(self, contender: Contender, case: str, outcome: Outcome) -> None:
         """Raises BenchError where a run changed something, or nothing, against its case."""
-        some = case in ("first deploy", "changed template")
+        some = case in (FIRST, TEMPLATE)
         if bool(outcome.changed) != some:
             raise BenchError(
                 f"{contender.name} changed {outcome.changed} things in the case {case!r}:\n"
@@ -155,6 +190,20 @@ def rotated(items: Sequence[Contender], by: int) -> list[Contender]:
     """The same, begun at another one each time."""
     start = by % len(items)
     return [*items[start:], *items[:start]]
+
+
+def cell_of(case: str, contender: str, boxes: int, latency: int, runs: Sequence[Run]) -> Cell:
+    """The runs of one contender in one case."""
+    return Cell(
+        case=case,
+        boxes=boxes,
+        latency_ms=latency,
+        contender=contender,
+        seconds=tuple(measured.seconds for measured, _, _ in runs),
+        cpu_seconds=tuple(measured.cpu_seconds for measured, _, _ in runs),
+        received=tuple(received for _, received, _ in runs),
+        sent=tuple(sent for _, _, sent in runs),
+    )
 
 
 def states_agree(bench: Bench) -> None:
@@ -182,14 +231,14 @@ def states_agree(bench: Bench) -> None:
 def by_hand(bench: Bench, pairs: int) -> None:
     """Our first deploy and the chapter's commands, in alternation, each on a bare box."""
     data = json.loads((bench.lab.folder / "lab.json").read_text(encoding="utf-8"))
-    taken: dict[str, list[tuple[Measured, int, int]]] = {OURS: [], CHAPTER: []}
+    taken: dict[str, list[Run]] = {OURS: [], CHAPTER: []}
     (ours,) = (c for c in bench.contenders if c.name == OURS)
-    runs: list[tuple[str, Callable[[], Measured]]] = [
+    ways: list[tuple[str, Callable[[], Measured]]] = [
         (OURS, lambda: ours.run().measured),
         (CHAPTER, lambda: typed(bench.boxes[0], data)),
     ]
     for number in range(pairs):
-        for name, work in runs if number % 2 == 0 else reversed(runs):
+        for name, work in ways if number % 2 == 0 else reversed(ways):
             bench.fresh(1)
             bench.describe()
             before = bench_boxes.traffic(bench.boxes)
@@ -197,19 +246,7 @@ def by_hand(bench: Bench, pairs: int) -> None:
             after = bench_boxes.traffic(bench.boxes)
             taken[name].append((measured, after[0] - before[0], after[1] - before[1]))
             say(f"first deploy: {name}: {measured.seconds:.2f} s")
-    for name, measures in taken.items():
-        bench.cells.append(
-            Cell(
-                case="first deploy, by hand",
-                boxes=1,
-                latency_ms=0,
-                contender=name,
-                seconds=tuple(m.seconds for m, _, _ in measures),
-                cpu_seconds=tuple(m.cpu_seconds for m, _, _ in measures),
-                received=tuple(received for _, received, _ in measures),
-                sent=tuple(sent for _, _, sent in measures),
-            )
-        )
+    bench.cells += [cell_of(CASE_BY_HAND, name, 1, 0, runs) for name, runs in taken.items()]
 
 
 def typed(box: Box, data: dict[str, Any]) -> Measured:
@@ -292,53 +329,59 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", action="append", choices=names[1:], help="beside ours; repeatable")
     made.add_argument("--states", action="store_true", help="first see that all make the same box")
     made.add_argument("--by-hand", action="store_true", help="and the chapter's own commands")
+    made.add_argument("--keep", action="store_true", help="use boxes that run, and leave them")
     made.add_argument("--no-cases", action="store_true", help="only what the two flags above ask")
     return made
 
 
-def measured(bench: Bench, words: argparse.Namespace) -> list[str]:
-    """Measure all that was asked for; what could not be measured, in words."""
-    notes = []
+def measured(bench: Bench, words: argparse.Namespace) -> None:
+    """Measure all that was asked for, and note what could not be measured."""
     cases = [case for case in CASES if case in (words.case or CASES)]
     for count in words.boxes:
-        if cases != ["first deploy"]:
-            bench.converge(count)
-        else:
+        if cases == [FIRST]:
             bench.fresh(count)
+        elif not (words.keep and bench.keep(count)):
+            bench.converge(count)
         for latency in words.latency:
             if latency and not bench.delayed(latency):
-                notes.append(f"{latency} ms of latency were not added: no sch_netem in the kernel.")
+                note = f"{latency} ms of latency were not added: no sch_netem in the kernel."
+                bench.notes = [*dict.fromkeys((*bench.notes, note))]
                 continue
-            for case in cases:
-                # New boxes would need the delay anew, and downloads are not what it is about.
-                if not (latency and case == "first deploy"):
-                    bench.measure(case, words.pairs, latency)
+            bench.measure([c for c in cases if c != FIRST], words.pairs, latency)
             bench.delayed(0)
-    return list(dict.fromkeys(notes))
+        if FIRST in cases:  # without latency: it is about downloads, and each run has a new box
+            bench.measure([FIRST], words.pairs, 0)
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C and SIGTERM end it like an error: what was measured so far is told."""
+    raise BenchError("ended by a signal")
 
 
 def main() -> int:
     """Measure, print the table; 1 with a sentence where a run went wrong."""
     words = parser().parse_args()
+    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGINT, ended)  # ignored by what a shell has put into the background
     told = about()
-    notes: list[str] = []
     try:
         bench = Bench([OURS, *(words.only or (Ansible.name, Mitogen.name))])
         try:
             if words.states:
                 states_agree(bench)
             if not words.no_cases:
-                notes = measured(bench, words)
+                measured(bench, words)
             if words.by_hand:
                 by_hand(bench, words.pairs)
         finally:
-            for box in bench.boxes:
+            for box in () if words.keep else bench.boxes:
                 box.remove()
+            # Hours of numbers are not lost with the run that went wrong after them.
+            if bench.cells:
+                print(save(told | {"notes": bench.notes}, bench.cells))
     except (BenchError, LabError, subprocess.CalledProcessError) as error:
         say(str(error))
         return 1
-    if bench.cells:
-        print(save(told | {"notes": notes}, bench.cells))
     return 0
 
 

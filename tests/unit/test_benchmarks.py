@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from benchmarks import report
-from benchmarks.contenders import PLAYBOOK, Ansible
-from benchmarks.measure import BenchError, descendants, proportional, run
+from benchmarks.compare import Bench, Run
+from benchmarks.contenders import PLAYBOOK, Ansible, Contender, Outcome
+from benchmarks.measure import BenchError, Measured, descendants, proportional, run
 from benchmarks.report import OURS, Cell
 from benchmarks.states import unexplained
 from benchmarks.variables import PATHS, build_number, inventory, variables, wheel_requirement
@@ -192,3 +193,91 @@ def test_a_difference_without_a_known_reason_is_told() -> None:
         "/etc/x: lrwxrwxrwx 0:0 -> /root/.ansible -> absent",
     ]
     assert unexplained(lines) == lines[1:]
+
+
+class Named:
+    """A contender that does nothing but note its runs."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.log = log
+
+    def describe(self, boxes: Any, settings: dict[str, Any]) -> None:
+        """Nothing to write."""
+
+    def run(self, *, dry: bool = False, look: bool = False) -> Outcome:
+        """Note the run."""
+        self.log.append(f"{self.name}{' dry' if dry else ''}{' looked at' if look else ''}")
+        return Outcome(Measured(1.0, 0.5, "", 7 if look else None), 0, 9 if look else None)
+
+
+class Unmoved(Bench):
+    """Rounds without boxes."""
+
+    def __init__(self, contenders: list[Contender], runs_until_trouble: int = 99) -> None:
+        self.contenders = contenders
+        self.boxes = []
+        self.cells = []
+        self.left = runs_until_trouble
+
+    def restore(self) -> None:
+        """Note it."""
+        assert isinstance(self.contenders[0], Named)
+        self.contenders[0].log.append("restored")
+
+    def one(self, contender: Contender, case: str) -> Run:
+        """One run, unless the time for trouble has come."""
+        self.left -= 1
+        if self.left < 0:
+            raise BenchError("trouble")
+        return contender.run(dry=case == "dry run").measured, 10, 20
+
+
+def test_rounds_alternate_and_begin_at_another_one_each_time() -> None:
+    log: list[str] = []
+    bench = Unmoved([Named("a", log), Named("b", log)])
+
+    bench.measure(["no-op", "dry run"], 2, 0)
+
+    assert log == [
+        *("a", "b", "a dry", "b dry"),
+        *("b", "a", "b dry", "a dry"),
+        *("a looked at", "b looked at"),
+    ]
+    assert [(c.case, c.contender, c.seconds, c.commands, c.peak_bytes) for c in bench.cells] == [
+        ("no-op", "a", (1.0, 1.0), 9, 7),
+        ("no-op", "b", (1.0, 1.0), 9, 7),
+        ("dry run", "a", (1.0, 1.0), None, None),
+        ("dry run", "b", (1.0, 1.0), None, None),
+    ]
+
+
+def test_an_edited_template_is_undone_before_the_next_noop() -> None:
+    log: list[str] = []
+    bench = Unmoved([Named("a", log)])
+
+    bench.measure(["no-op", "changed template"], 2, 0)
+
+    assert log == ["a", "a", "restored", "a", "a", "restored", "a looked at"]
+
+
+def test_whole_rounds_are_kept_when_a_later_run_goes_wrong() -> None:
+    log: list[str] = []
+    bench = Unmoved([Named("a", log), Named("b", log)], runs_until_trouble=5)
+
+    with pytest.raises(BenchError, match="trouble"):
+        bench.measure(["no-op", "dry run"], 2, 0)
+
+    assert [(c.case, c.contender, len(c.seconds)) for c in bench.cells] == [
+        *(("no-op", "a", 1), ("no-op", "b", 1), ("dry run", "a", 1), ("dry run", "b", 1)),
+    ]
+
+
+def test_a_run_that_changes_something_unasked_is_no_result() -> None:
+    bench = Unmoved([])
+    quiet = Outcome(Measured(1.0, 0.5, "words of the run"), 0)
+    for case, outcome in (("no-op", replace(quiet, changed=1)), ("changed template", quiet)):
+        with pytest.raises(BenchError, match="words of the run"):
+            bench.judge(Named("a", []), case, outcome)
+    bench.judge(Named("a", []), "dry run", quiet)
+    bench.judge(Named("a", []), "first deploy", replace(quiet, changed=30))
