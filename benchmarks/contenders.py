@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.counted import LABEL
 from benchmarks.measure import BenchError, Measured, run
-from benchmarks.report import OURS
+from benchmarks.report import CHANNELS, OURS
 from benchmarks.variables import inventory, key_hash, variables
 from strixbox.config import Config
 from strixbox.groups import read_group_data
@@ -90,7 +89,7 @@ class Strixbox:
         record = json.loads((ROOT / found.group(1)).read_text(encoding="utf-8"))
         rows = [row for box in record["boxes"].values() for row in box["operations"]]
         changed = sum(row["outcome"] in ("changed", "planned") for row in rows)
-        count = re.search(rf"{LABEL} (\d+)", measured.text)
+        count = re.search(rf"{CHANNELS} (\d+)", measured.text)
         return Outcome(measured, changed, int(count.group(1)) if count else None)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pyinfra_cli.main import cli  # isort: skip
 from paramiko.transport import Transport  # isort: skip
 
-LABEL = "channels opened:"
+from benchmarks.report import CHANNELS
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         return original(self, *args, **kwargs)
 
     Transport.open_channel = counting  # type: ignore[method-assign]
-    atexit.register(lambda: print(LABEL, opened, file=sys.stderr))
+    atexit.register(lambda: print(CHANNELS, opened, file=sys.stderr))
     cli()
 
 

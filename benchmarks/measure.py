@@ -56,7 +56,12 @@ def run(
             stderr=subprocess.STDOUT,
         )
         sampler = Sampler(process.pid) if sample else None
-        code = process.wait()
+        try:
+            code = process.wait()
+        except BaseException:  # a signal to the benchmark: nothing goes on without it
+            process.terminate()
+            process.wait()
+            raise
         seconds = time.perf_counter() - begin
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         peak = sampler.end() if sampler else None
