@@ -32,7 +32,7 @@ class Fault:
 
     name: str
     words: str
-    mirror: dict[str, Any] | None = None
+    mirror: tuple[dict[str, Any], ...] = ()
     before: str = ""
     after: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Fault:
 
 def served(name: str, words: str, path: str, kind: str, before: str = "") -> Fault:
     """The mirror misbehaves below a path."""
-    return Fault(name, words, {"path_prefix": path, "kind": kind}, before)
+    return Fault(name, words, ({"path_prefix": path, "kind": kind},), before)
 
 
 def full(name: str, path: str, size: str, before: str = "") -> Fault:
@@ -77,11 +77,14 @@ FAULTS = (
     served("wheel: cut at every try", "", WHEEL_PATH, "truncate:10", NO_WHEELS),
     full("disk full: wheels", WHEELS, "16k", NO_WHEELS),
     full("disk full: release", HALF_BUILT, "1m"),
-    served(
-        "package index: 500",
+    Fault(
+        "package index: 500, wheels slow",
         "could not be installed from http://mirror.lab/simple",
-        "/simple/",
-        "status:500",
+        (
+            {"path_prefix": "/simple/", "kind": "status:500"},
+            {"path_prefix": "/wheels/", "kind": "slow:1000"},
+        ),
+        NO_WHEELS,
     ),
     served("git remote: 404", "", "/git/", "status:404"),
     Fault("commit missing", "1" * 40, settings={"comfyui_commit": "1" * 40}),
@@ -136,7 +139,7 @@ def met(fleet: Fleet, box: Box, fault: Fault) -> Iterator[None]:
         if fault.resigned:
             stack.enter_context(fleet.lab.resigned(fault.resigned))
         if fault.mirror:
-            stack.enter_context(fleet.lab.faults(fault.mirror))
+            stack.enter_context(fleet.lab.faults(*fault.mirror))
         yield
     if fault.after:
         box.run(fault.after)
@@ -177,11 +180,10 @@ def test_whatever_an_upgrade_meets_the_release_in_use_goes_on(fleet: Fleet) -> N
     # Over, the same command finishes the upgrade, and the box is as one that met none of them.
     calm = fleet.add("calm", "converged")
     fleet.entries["calm"]["settings"] |= fleet.entries["e2e"]["settings"]
-    box.run(f"{UNHELD}; {NO_WHEELS}")
-    slow = [{"path_prefix": path, "kind": "slow:1000"} for path in (APT, "/wheels/")]
-    with fleet.lab.faults(*slow):
+    box.run(UNHELD)
+    with fleet.lab.faults({"path_prefix": APT, "kind": "slow:1000"}):
         last = fleet.run()
-    fleet.faults.append(("apt index and wheels: slow", ""))
+    fleet.faults.append(("apt index: slow", ""))
     assert last.code == 0, last.text
     assert settled_difference(calm.state(), box.state()) == []
     assert fleet.run().changed("e2e") == []
