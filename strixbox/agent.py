@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +30,8 @@ class Agent:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.lines = channel.makefile("r")
+        self.lines = channel.makefile("rb")
+        self.gone = False  # and with it the lock
         self.known: set[str] = set()  # programs whose text the box has
         self.asked = 0
         self.words: list[dict[str, Any]] = []  # what it said of itself
@@ -46,13 +46,17 @@ class Agent:
         words = (*PYTHON, source("agent"))
         command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
         line = make_unix_command_for_host(host.state, host, command, _sudo=True).get_raw_value()
-        channel = transport.open_session()
-        channel.exec_command(line)
-        agent = cls(channel)
-        for text in agent.lines:
-            if '"agent"' in text:  # and no word of the account's .bashrc
-                return agent
-        raise NoAgent("\n".join(agent.errors()))
+        try:
+            channel = transport.open_session()
+            # In the place of the login shell: what that was started with may hold sudo's password.
+            channel.exec_command(f"exec {line}")
+            agent = cls(channel)
+            for text in agent.lines:
+                if b'"agent"' in text:  # and no word of the account's .bashrc
+                    return agent
+            raise NoAgent("\n".join(agent.errors()))
+        except GONE as error:
+            raise NoAgent(f"the connection ended: {error or type(error).__name__}") from None
 
     def tell(self, **line: Any) -> None:
         """Send one line.
@@ -75,7 +79,7 @@ class Agent:
     def hear(self) -> dict[str, Any]:
         """The next line of the box."""
         line = self.lines.readline()
-        if not line:
+        if not line.endswith(b"\n"):  # it may end in the middle of an answer
             raise EOFError
         told: dict[str, Any] = json.loads(line)
         return told
@@ -86,13 +90,14 @@ class Agent:
         name = question.program
         text = {} if name in self.known else {"source": source(name)}
         self.known.add(name)
-        with contextlib.suppress(*GONE):
+        try:
             self.tell(id=self.asked, program=name, query=question.query, **text)
             while (told := self.hear()).get("id") != self.asked:
                 self.words.append(told)
-            if told["code"] == 0:
-                return str(told["out"])
-        return None
+        except GONE:
+            self.gone = True
+            return None
+        return str(told["out"]) if told["code"] == 0 else None
 
     def last_words(self) -> Iterable[dict[str, Any]]:
         """Say that nothing follows, and hear what the box has said of itself besides answers."""

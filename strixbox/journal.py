@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,6 +30,7 @@ class Journal:
         self.says: list[str] = []
         self.changes = False  # whether the operation under way has changed anything
         self.told = False  # whether anything was told
+        self.lost = False  # whether something could not be told
 
     def start(self, operation: str) -> None:
         """An operation begins; most of them change nothing."""
@@ -60,15 +60,21 @@ class Journal:
         if not self.told:
             return None
         self._tell(end=outcome)
-        with contextlib.suppress(*GONE):
-            return next((str(w["unlogged"]) for w in self.last_words() if "unlogged" in w), None)
-        return None
+        try:
+            words = [str(w["unlogged"]) for w in self.last_words() if "unlogged" in w]
+        except GONE:
+            self.lost = True
+        else:
+            if words:
+                return words[0]
+        return "the connection ended" if self.lost else None
 
     def _tell(self, **line: Any) -> None:
         self.told = True
-        # A connection that is gone ends the operation that asks for it next.
-        with contextlib.suppress(*GONE):
+        try:
             self.tell(**line)
+        except GONE:  # which ends the operation that asks next
+            self.lost = True
 
 
 # By box, of those whose changes are logged.

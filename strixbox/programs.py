@@ -15,10 +15,11 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from paramiko import SSHException
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
-from strixbox.answers import forget
+from strixbox.answers import LOST, forget
 from strixbox.layout import RUN, WRITING
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 QUERY_LIMIT = 90_000
 # A full disk in the words of dpkg, pip, uv, git and Python, and in those of apt.
 FULL = (os.strerror(errno.ENOSPC), "enough free space in")
+CONNECTION_ENDED = "the connection to the box ended; see that it is on and reached, then run again"
 # What goes before every command that is sent, in the shell that pyinfra starts it with:
 # - a umask of the box's root (login.defs, sudoers) of 027 or 077 would hide from the service's
 #   account what root installs for it;
@@ -66,15 +68,26 @@ class Run(StringCommand):
     def execute(
         self, state: State, host: Host, connector_arguments: ConnectorArguments
     ) -> tuple[bool, CommandOutput]:
-        """Run it; on failure the mend is the last line of the error output."""
+        """Run it; on failure the mend is the last line of the error output.
+
+        Nothing is run where the box's lock is lost: another run may work there by now.
+        """
+        if host.name in LOST:
+            told = f"Nothing more was done on this box: {LOST[host.name]}."
+            return False, CommandOutput([OutputLine("stderr", told)])
         connector_arguments.update(self.connector_arguments)
         forget(host.name)
-        status, output = host.run_shell_command(
-            StringCommand(HELD, self),
-            print_output=state.print_output or self.live,
-            print_input=state.print_input,
-            **connector_arguments,
-        )
+        try:
+            status, output = host.run_shell_command(
+                StringCommand(HELD, self),
+                print_output=state.print_output or self.live,
+                print_input=state.print_input,
+                **connector_arguments,
+            )
+        except (EOFError, OSError, SSHException) as error:
+            # An EOFError would end the run for every box: pyinfra 3.10 does not expect paramiko's.
+            told = f"{CONNECTION_ENDED} ({error or type(error).__name__})"
+            return False, CommandOutput([OutputLine("stderr", told)])
         mend = self.mend
         said = "\n".join(line.line for line in output.combined_lines)
         if not status and any(words in said for words in FULL):

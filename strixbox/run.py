@@ -30,12 +30,13 @@ from pyinfra.api.state import BaseStateCallback, State, StateStage
 from pyinfra.context import config, host, state
 
 from strixbox.agent import AGENTS, GONE, Agent, NoAgent
-from strixbox.answers import ANSWERS, Answers, forget
+from strixbox.answers import ANSWERS, LOST, Answers, forget
 from strixbox.config import Config
 from strixbox.inventory import Boxes
 from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import CHANGES, RUN_LOCK, WRITING
 from strixbox.operations.base import FORESEEN
+from strixbox.programs import CONNECTION_ENDED
 from strixbox.upstream import improve
 from strixbox.waves import Wave, part
 from strixbox.waves import plan as waves_of
@@ -43,6 +44,7 @@ from strixbox.waves import plan as waves_of
 ROOT = Path(__file__).parent.parent
 # Seconds that a run waits for what an earlier one, whose connection was cut, left working.
 PATIENCE = 300
+ALIVE = 15  # seconds between two signs of life; a box that misses four of them is gone
 
 
 class RunLog:
@@ -71,8 +73,13 @@ class RunLog:
         return f"{self.started:%Y%m%dT%H%M%S}Z-{os.getpid()}"
 
     def start(self, box: str, op_hash: str) -> None:
-        """One operation begins on one box: start its clock."""
+        """One operation begins on one box: start its clock.
+
+        pyinfra tells of every operation on every box, also of one that other boxes have alone.
+        """
         self.begun[box, op_hash] = time.monotonic()
+        if not self._has(box, op_hash):
+            return
         self._forget(box, op_hash)
         if box in JOURNALS:
             JOURNALS[box].start(self.name(op_hash))
@@ -80,8 +87,12 @@ class RunLog:
     def stop(self, box: str, op_hash: str, *, failed: bool = False) -> None:
         """It ended: stop the clock, and tell the box's own log of what it changed."""
         seconds = self.seconds[box, op_hash] = time.monotonic() - self.begun[box, op_hash]
-        if box in JOURNALS:
+        if box in JOURNALS and self._has(box, op_hash):
             JOURNALS[box].stop(seconds, failed=failed)
+
+    def _has(self, box: str, op_hash: str) -> bool:
+        """Whether an operation was planned for a box."""
+        return op_hash in self.state.ops[self.state.inventory.get_host(box)]
 
     def _forget(self, box: str, op_hash: str) -> None:
         """Drop what was answered while planning, or before another operation changed the box.
@@ -384,6 +395,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the record is written in peace
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # of connections cut by the end
     _LOGS[0].interrupted = True
+    LOST.update(dict.fromkeys(AGENTS, "the run was interrupted"))
     sys.exit(130)
 
 
@@ -393,26 +405,41 @@ def take_box(log: RunLog, cfg: Config, entry: str) -> str | None:
     Only boxes that are reached by ssh have an agent and a lock: a local run has no channel.
     """
     client = getattr(host.connector, "client", None)
-    if client is None or host.name in AGENTS:  # a second entry point of the same run
+    if client is None:
         return None
-    no_delay(client.get_transport())
-    sentence = start_agent(client.get_transport())
+    if host.name not in AGENTS:  # there is one in a second entry point of the same run
+        sentence = meet(client.get_transport()) or (
+            None if dry_run() else take_lock(log, AGENTS[host.name])
+        )
+        if sentence is not None:
+            return sentence
+    if not dry_run() and entry not in READ_ONLY and host.name not in JOURNALS:
+        keep_log(log, AGENTS[host.name], cfg, entry)
+    return None
+
+
+def meet(transport: Transport | None) -> str | None:
+    """Have the box's agent; None, or why there is none."""
+    if transport is None or not transport.is_active():
+        return CONNECTION_ENDED
+    no_delay(transport)
+    sentence = start_agent(transport)
     if sentence is not None:
-        return sentence
+        return sentence if transport.is_active() else CONNECTION_ENDED
     ANSWERS[host.name] = Answers()
-    if dry_run():
-        return None
-    agent = AGENTS[host.name]
-    sentence = take_lock(log, agent)
-    if sentence is None and entry not in READ_ONLY:
-        keep_log(log, agent, cfg, entry)
-    return sentence
+    return None
 
 
 def no_delay(transport: Transport) -> None:
-    """Send each command at once: paramiko leaves Nagle on, 40 ms a command on a LAN."""
+    """Send each command at once, and notice a box that is gone.
+
+    paramiko leaves Nagle on, 40 ms a command on a LAN. It waits for ever for the answer of a box
+    that lost its power, and pyinfra with it, for all boxes.
+    """
+    transport.set_keepalive(ALIVE)
     if isinstance(transport.sock, socket.socket):  # a jump host's is a channel
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000 * ALIVE)
 
 
 def start_agent(transport: Transport) -> str | None:
@@ -485,7 +512,10 @@ def lock_trouble(told: dict[str, Any]) -> str | None:
             f"what an earlier run, which was cut, had started still works on this box:"
             f" {told['working']}; wait for its end, or end it, and run again"
         )
-    return f"another run works on this box ({told['holder']}); wait for its end and run again"
+    return (
+        f"another run works on this box ({told['holder']}); wait for its end and run again; if that"
+        f" run is gone, end what holds its lock on the box: {told['process']}"
+    )
 
 
 def ssh_words(data: HostData) -> str:

@@ -16,6 +16,7 @@ import urllib.request
 from typing import Any
 
 from strixbox.box._backups import keep_foreign
+from strixbox.box._telling import tell
 
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
 # wrong with the GPU or a node ends it with the first work, not with the first answer.
@@ -96,24 +97,27 @@ def start(service: str, url: str, timeout: float) -> str | None:
     begin = time.monotonic()
     told = 0.0
     reason: str | None = "no answer"
-    answered, first = None, ""
-    while (waited := time.monotonic() - begin) < timeout:
+    answered: float | None = None  # when, and by which process
+    first = ""
+    while (waited := time.monotonic() - begin) < timeout or answered is not None:
         state, process = _running(service)
         if state == "failed" or (answered is not None and state != "active"):
             when = "" if answered is None else " after it had answered"
             return f"the service failed{when}: {_log(service)}"
-        reason = _unanswered(url)
-        if reason is None and answered is None and state == "active":
-            answered, first = waited, process
         if answered is not None and process != first:
             return (
                 f"the service ended after it had answered, and was started again: {_log(service)}"
             )
-        if reason is None and answered is not None and waited - answered >= SETTLED:
+        reason = _unanswered(url)
+        now = time.monotonic() - begin
+        if reason is None and answered is None and state == "active":
+            answered, first = now, process
+        if answered is not None and now - answered >= SETTLED:
+            # It is there; whether it is busy with its first picture by now is no matter.
             return None
         if waited - told >= 10:
             told = waited
-            print(f"waiting for {url} since {waited:.0f} s", flush=True)
+            tell(f"waiting for {url} since {waited:.0f} s")
         time.sleep(0.25)
     return f"{url} was not answered in {timeout} s ({reason}): " + _log(service)
 

@@ -20,6 +20,7 @@ import glob
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import sys
@@ -54,6 +55,8 @@ def ask(number: int, program: CodeType, query: str) -> Question:
     pid = os.fork()
     if pid == 0:
         answer(program, query, outputs)
+    with suppress(OSError):  # also here, so that it is one whenever the channel ends
+        os.setpgid(pid, pid)
     return Question(number, pid, os.pidfd_open(pid), outputs)
 
 
@@ -130,7 +133,8 @@ def hold(order: dict[str, Any]) -> None:
     os.makedirs(os.path.dirname(order["run"]), mode=0o711, exist_ok=True)
     run = os.open(order["run"], os.O_RDWR | os.O_CREAT, 0o600)
     if not taken(run):
-        say(held=False, holder=os.pread(run, 500, 0).decode(errors="replace").strip())
+        holder = os.pread(run, 500, 0).decode(errors="replace").strip()
+        say(held=False, holder=holder, process=users(order["run"]))
         return
     os.ftruncate(run, 0)
     os.pwrite(run, order["holder"].encode(), 0)
@@ -144,7 +148,8 @@ def hold(order: dict[str, Any]) -> None:
         if not told:
             say(waiting=users(order["writing"]))
             told = True
-        time.sleep(0.2)
+        if select.select([0], [], [], 0.2)[0]:
+            sys.exit(75)  # the controller, which says nothing meanwhile, is gone
     os.close(writing)
     say(held=True)  # `run` stays open, and with it locked
 

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from typing import Any
 
+from strixbox.box._telling import tell
+
 # A lock that cannot even be opened (read-only, no such directory) is another failure.
 LOCKED = re.compile(r"Could not get lock|(?:is|was) locked by another process")
 HOLDER = re.compile(r"held by process (\d+ \([^)]*\))|another process with pid (\d+)")
@@ -41,7 +43,7 @@ def run(words: list[str]) -> tuple[int, list[str]]:
             kept.append(line.rstrip())
             if time.monotonic() - told > TELL and line.strip():
                 told = time.monotonic()
-                print(line.strip()[:150], flush=True)
+                tell(line.strip()[:150])
     return process.returncode, list(kept)
 
 
@@ -79,7 +81,7 @@ def main(order: dict[str, Any]) -> None:
             )
         if not told or time.monotonic() - told > TELL:
             told = time.monotonic()
-            print(f"waiting for {holder(lines)}, which has the lock of apt or dpkg", flush=True)
+            tell(f"waiting for {holder(lines)}, which has the lock of apt or dpkg")
         time.sleep(PAUSE)
 
 

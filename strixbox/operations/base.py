@@ -11,12 +11,13 @@ from typing import Any, ParamSpec, TypeVar, cast
 from pyinfra import logger
 from pyinfra.api.arguments_typed import PyinfraOperation
 from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from strixbox import journal
-from strixbox.agent import AGENTS
-from strixbox.answers import answers_of
+from strixbox.agent import AGENTS, GONE
+from strixbox.answers import LOST, answers_of
 from strixbox.facts import BoxFact
 from strixbox.programs import QueryTooLong, Question, Refusal, in_parts
 
@@ -89,8 +90,13 @@ def _in_parts(fact: type[BoxFact[T]], name: str, query: dict[str, Any]) -> Any:
 
 
 def _ask(fact: type[BoxFact[T]], /, **query: Any) -> T:
+    if host.name in LOST:
+        raise BoxTrouble(f"Nothing more was done on this box: {LOST[host.name]}.")
     try:
         value: T | None = box_fact(fact, **query)
+    except (PyinfraError, *GONE):
+        # pyinfra ends the run where the box that does not answer is the last.
+        value = None
     except QueryTooLong as error:
         raise BoxTrouble(
             f"The question {fact.__name__} does not fit into one command: {error}; name fewer"
@@ -116,6 +122,11 @@ def box_fact(fact: type[BoxFact[T]], /, **query: Any) -> T | None:
         text = agent.ask(question) if isinstance(question, Question) else None
         if text is not None:
             return fact().process(text.splitlines())
+        if agent.gone:
+            LOST[host.name] = (
+                "its agent ended, and with it the run's lock; see that the box is on and has"
+                " memory, then run the same command again"
+            )
     value: T | None = host.get_fact(fact, **query)
     return value
 

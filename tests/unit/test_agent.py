@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.connectors.util import CommandOutput
 
-from strixbox import answers
+from strixbox import answers, programs
 from strixbox.agent import AGENTS, Agent
 from strixbox.answers import ANSWERS, Answers
 from strixbox.facts import Account, FileStates, FileText, Seal
@@ -31,7 +33,8 @@ class Pipes:
 
     def makefile(self, mode: str) -> Any:
         """What is received."""
-        return self.process.stdout
+        assert isinstance(self.process.stdout, io.TextIOWrapper)
+        return self.process.stdout.buffer
 
     def send(self, data: bytes) -> int:
         """Send, a piece at a time."""
@@ -175,13 +178,50 @@ def test_nothing_is_remembered_of_a_box_whose_commands_are_not_heard_of(
 def test_where_the_agent_has_no_answer_pyinfra_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     box = Box({"home": "/home/anna"})
     monkeypatch.setattr(base, "host", box)
-    silent = SimpleNamespace(ask=lambda question: None)
+    silent = SimpleNamespace(ask=lambda question: None, gone=False)
     monkeypatch.setitem(AGENTS, "halo1", silent)
     assert ask(Account, user="anna") == {"home": "/home/anna"}
     box.answer = None  # and has told why
     with pytest.raises(BoxTrouble, match="did not answer the question Account"):
         ask(Account, user="anna")
     assert box.asked == [Account, Account]
+
+
+def test_nothing_more_is_done_on_a_box_whose_agent_ended(
+    monkeypatch: pytest.MonkeyPatch, agent: Agent
+) -> None:
+    box = Box({"home": "/home/anna"})
+    monkeypatch.setattr(base, "host", box)
+    lost: dict[str, str] = {}
+    monkeypatch.setattr(base, "LOST", lost)
+    monkeypatch.setattr(programs, "LOST", lost)
+    monkeypatch.setitem(AGENTS, "halo1", agent)
+    agent.channel.process.kill()  # type: ignore[attr-defined]
+    agent.channel.process.wait()  # type: ignore[attr-defined]
+    # Whoever took the lock since may be at work: what is known is told, and no more is done.
+    ask(Account, user="anna")
+    with pytest.raises(BoxTrouble, match="its agent ended, and with it the run's lock"):
+        ask(Account, user="anna")
+    ok, said = Run("true", mend="").execute(SimpleNamespace(), box, {})  # type: ignore[arg-type]
+    assert not ok
+    assert "Nothing more was done on this box" in said.stderr
+
+
+def test_half_an_answer_is_none(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "lines", io.BytesIO(b'{"id": 1, "co'))
+    assert agent.ask(read("file_text", {"path": "/none"})) is None
+    assert agent.gone
+
+
+def test_a_last_box_without_an_answer_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: Any, **__: Any) -> None:
+        raise PyinfraError("No hosts remaining!")
+
+    box = Box()
+    monkeypatch.setattr(box, "get_fact", nobody)
+    monkeypatch.setattr(base, "host", box)
+    with pytest.raises(BoxTrouble, match="did not answer the question Account"):
+        ask(Account, user="anna")
 
 
 def test_commands_that_shall_be_seen_are_run(

@@ -267,8 +267,10 @@ def test_one_word_for_a_box(
 
 def test_why_a_box_is_not_locked_is_told() -> None:
     assert run.lock_trouble({"held": True}) is None
-    other = run.lock_trouble({"held": False, "holder": "berta since 12:00"})
+    held = {"held": False, "holder": "berta since 12:00", "process": "python3 (process 7)"}
+    other = run.lock_trouble(held)
     assert "another run works on this box (berta since 12:00)" in str(other)
+    assert "end what holds its lock on the box: python3 (process 7)" in str(other)
     left = run.lock_trouble({"held": False, "working": "git (process 7)"})
     assert "had started still works on this box: git (process 7)" in str(left)
     sudo = run.no_sudo("anna", ["", "anna is not in the sudoers file.", ""])
@@ -310,6 +312,22 @@ def journal_of(monkeypatch: pytest.MonkeyPatch, hold: Hold) -> Journal:
     journal = Journal(hold.tell, hold.last_words)
     monkeypatch.setitem(JOURNALS, "halo1", journal)
     return journal
+
+
+def test_an_operation_that_only_other_boxes_have_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hold = Hold()
+    journal = journal_of(monkeypatch, hold)
+    log, _ = log_of(base=Meta(), verify=Meta())
+    log.start("halo1", "base")
+    journal.begin()
+    log.stop("halo1", "base")
+    # pyinfra tells of it on every box.
+    log.start("halo1", "archive")
+    log.stop("halo1", "archive")
+    log.start("halo1", "verify")
+    assert [line["done"]["operation"] for line in hold.told if "done" in line] == ["Task | base"]
 
 
 def test_the_box_is_told_what_each_operation_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +376,7 @@ def test_a_connection_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) 
     journal = journal_of(monkeypatch, Hold(gone=True))
     journal.begin()
     journal.stop(1.0)
-    assert journal.end("failed") is None
+    assert journal.end("failed") == "the connection ended"
 
 
 def test_after_planning_and_after_anybodys_operation_the_box_is_asked_anew(

@@ -176,7 +176,9 @@ def test_a_lock_is_held_once_and_given_back_by_a_dead_holder(tmp_path: Path) -> 
     assert said == {"held": True}
     assert (folder / "run").stat().st_mode & 0o777 == 0o600
     second, said = hold(folder, "berta")
-    assert said == {"held": False, "holder": "anna since 12:00"}
+    process = f"(process {first.pid})"
+    assert said["process"].endswith(process)
+    assert said == {"held": False, "holder": "anna since 12:00", "process": said["process"]}
     second.communicate(timeout=10)
     first.kill()
     first.wait(10)
