@@ -23,7 +23,7 @@ def test_each_box_fails_with_its_own_sentence_and_the_other_finishes(fleet: Flee
         "hash": f"has sha256 {wheels[0]['sha256']}, not {'0' * 64}",
         "commit": f"has commit {'1' * 40}",
     }
-    fleet.add("good")
+    fleet.add("good", "converged")
     fleet.add("hash", python_wheels=wrong)
     fleet.add("commit", "converged", comfyui_commit="1" * 40)
 

@@ -94,7 +94,7 @@ def test_a_dry_run_tells_of_a_refusal_also_with_y(fleet: Fleet) -> None:
 
 def test_one_boxs_failure_does_not_stop_the_other_where_pyinfra_asks(fleet: Fleet) -> None:
     fleet.add("bad", rocm_key_fingerprint="0" * 40)
-    good = fleet.add("good")
+    good = fleet.add("good", "converged")
     fleet.write()
     # Without -y and on a terminal: one question, before the changes.
     ours, theirs = pty.openpty()
