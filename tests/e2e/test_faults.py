@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-
 import pytest
 
 from strixbox.groups import read_group_data
-from strixbox.layout import CURRENT, RUN_LOCK, SERVICE
+from strixbox.layout import CURRENT, SERVICE
 from tests.e2e.conftest import Fleet
 from tests.lab import difference
 
@@ -116,27 +113,19 @@ def test_a_box_that_is_not_there_does_not_stop_the_others(fleet: Fleet) -> None:
 
 @pytest.mark.fault("two controllers at once")
 def test_a_second_run_on_the_same_box_is_refused(fleet: Fleet) -> None:
-    box = fleet.add("e2e", "converged")
-    fleet.write()
-    first = subprocess.Popen(
-        fleet.command("deploy.py"),
-        env=fleet.environment(),
-        cwd=fleet.project,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    busy = f"test ! -e {RUN_LOCK} || flock --nonblock {RUN_LOCK} true"
-    end = time.monotonic() + 30
-    while box.run(busy, check=False).returncode == 0 and time.monotonic() < end:
-        time.sleep(0.05)
+    fleet.add("e2e", "converged")
+    with fleet.stepped() as first:
+        assert first.next()
 
-    second = fleet.run()
+        second = fleet.run()
 
-    assert second.code != 0
-    assert "another run works on this box" in second.trouble("e2e")
-    assert "wait for its end" in second.trouble("e2e")
-    assert first.wait(120) == 0
+        assert second.code != 0
+        assert "another run works on this box" in second.trouble("e2e")
+        assert "wait for its end" in second.trouble("e2e")
+        first.go()
+        while first.next():
+            first.go()
+        assert first.process.wait(120) == 0
     assert fleet.run().code == 0
 
 
