@@ -134,7 +134,7 @@ def _flat(pins: dict[str, Any]) -> dict[str, str]:
 
 @box_operation
 def old_releases_removed(cfg: Config, release: Release) -> Steps:
-    """Keep the release in use and the newest sealed others; remove the rest.
+    """Keep the release in use and those to go back to first; remove the rest.
 
     + cfg: how many releases are kept
     + release: the release that shall be in use
@@ -142,7 +142,11 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
     With a release go the generations that ran it.
     """
     service = ask_service(cfg)
-    answered = {g["release"] for g in service["generations"] if g["answered"]}
+    answered: dict[str, int] = {}
+    for generation in service["generations"]:
+        name, when = generation["release"], generation["answered"] or 0
+        if when:
+            answered[name] = max(when, answered.get(name, 0))
     doomed = superfluous(service["releases"], release.id, cfg.comfyui.keep_releases, answered)
     # The seal goes first: half a release must not look like one to go back to.
     paths = [f"{RELEASES}/{name}{part}" for name in doomed for part in ("/release.json", "")]
@@ -162,18 +166,21 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
 
 
 def superfluous(
-    releases: dict[str, int | None], used: str, keep: int, answered: set[str]
+    releases: dict[str, int | None], used: str, keep: int, answered: dict[str, int]
 ) -> list[str]:
-    """Releases to remove: the oldest sealed ones beyond ``keep``, and any that lost its seal.
+    """Releases to remove: sealed ones beyond ``keep``, and any that lost its seal.
+
+    Kept are those that answered last, as a rollback takes them; one that never answered is newer
+    at times, and nothing to go back to.
 
     + releases: when each was sealed, None for one that is not
-    + answered: those that were in use; an unsealed other one is half-built, and was cleared before
-        (strixbox/leftovers.py) unless somebody works in it
+    + answered: when those that were in use answered last; an unsealed other one is half-built, and
+        was cleared before (strixbox/leftovers.py) unless somebody works in it
     """
-    others = {name: sealed for name, sealed in releases.items() if name != used}
-    newest = sorted((n for n, at in others.items() if at), key=lambda n: -(others[n] or 0))
-    lost = {name for name, sealed in others.items() if not sealed and name in answered}
-    return sorted({*newest[keep - 1 :], *lost})
+    sealed = {name: at for name, at in releases.items() if name != used and at}
+    best = sorted(sealed, key=lambda name: (answered.get(name, 0), sealed[name]), reverse=True)
+    lost = {n for n, at in releases.items() if n != used and not at and n in answered}
+    return sorted({*best[keep - 1 :], *lost})
 
 
 @box_operation

@@ -610,7 +610,7 @@ def test_kernels_with_the_two_fixes(release: str, fixed: bool) -> None:
         ({"now": 9, "old": 5}, 2, []),
         ({"now": 9, "old": 5, "older": 3}, 2, ["older"]),
         ({"now": 9, "half": None, "old": 5}, 2, []),
-        ({"now": 1, "newer": 5, "old": 3}, 2, ["old"]),
+        ({"now": 1, "newer": 5, "old": 3}, 2, ["newer"]),
         ({"now": 9, "a": 1, "b": 2, "c": 3}, 3, ["a"]),
     ],
 )
@@ -618,7 +618,15 @@ def test_the_newest_sealed_releases_are_kept(
     releases: dict[str, int | None], keep: int, doomed: list[str]
 ) -> None:
     # A half-built one is cleared at the start; one that was in use and lost its seal goes here.
-    assert superfluous(releases, "now", keep, {"unsealed", "now", "old"}) == doomed
+    answered = {"unsealed": 1, "now": 9, "old": 5}
+    assert superfluous(releases, "now", keep, answered) == doomed
+
+
+def test_the_release_to_go_back_to_is_kept_before_one_that_never_answered() -> None:
+    releases: dict[str, int | None] = {"a": 100, "b": 200, "c": 300}
+    assert superfluous(releases, "c", 2, {"a": 110, "c": 310}) == ["b"]
+    # b answered once, and a after it: somebody went back to a.
+    assert superfluous(releases, "c", 2, {"a": 250, "b": 210, "c": 310}) == ["b"]
 
 
 def test_a_release_is_named_by_its_pins_alone(cfg: Config, data: dict[str, Any]) -> None:
