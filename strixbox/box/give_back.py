@@ -16,29 +16,39 @@ from typing import Any
 from strixbox.box._account import acting_as
 from strixbox.box._backups import entries
 from strixbox.box._bashrc import BEGIN, END, parted
-from strixbox.box._fstab import mount_point
+from strixbox.box._fstab import mount_point, ours
 from strixbox.box._moving import move
 
 
 def fstab_before(now: bytes, original: bytes | None, path: str) -> bytes:
-    """fstab without our entry for ``path``; ``original`` itself where nothing else changed."""
+    """fstab without our entries; ``original`` itself where nothing else changed.
+
+    An entry for ``path`` that its owner wrote since is theirs, and stays as they wrote it.
+    """
     lines = now.splitlines(keepends=True)
-    others = b"".join(line for line in lines if mount_point(line) != path)
-    if original is None:
-        return others
-    kept = original.splitlines(keepends=True)
+    if not any(map(ours, lines)):
+        return now
+    others = [line for line in lines if not ours(line)]
+    # Ours is in the copy where tmpfs_path was changed to a mount point of its owner's.
+    kept = [line for line in (original or b"").splitlines(keepends=True) if not ours(line)]
+    rest = [line for line in kept if mount_point(line) != path]
+    if original is not None and _joined(others) == _joined(rest):
+        return b"".join(kept)
     theirs = [line for line in kept if mount_point(line) == path]
-    rest = b"".join(line for line in kept if mount_point(line) != path)
-    if others.rstrip(b"\n") == rest.rstrip(b"\n"):
-        return original
+    if any(mount_point(line) == path for line in others):
+        theirs = []
     result: list[bytes] = []
     for line in lines:
-        if mount_point(line) != path:
+        if not ours(line):
             result.append(line)
         elif theirs:
             result += [part if part.endswith(b"\n") else part + b"\n" for part in theirs]
             theirs = []
     return b"".join(result)
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    return b"".join(lines).rstrip(b"\n")
 
 
 def bashrc_before(now: bytes, original: bytes | None, ours: list[bytes]) -> bytes:

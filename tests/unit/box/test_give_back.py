@@ -47,6 +47,16 @@ def test_what_the_owner_added_since_stays() -> None:
     assert bashrc_before(now, None, LINES) == b"alias a=b\nalias c=d\n"
 
 
+def test_an_entry_that_the_owner_put_in_place_of_ours_stays() -> None:
+    disk = f"/dev/sdb1 {PATH} ext4 defaults 0 2\n".encode()
+    root = b"UUID=1 / ext4 defaults 0 1\n"
+    for found in (root, root + THEIRS):
+        assert fstab_before(root + disk, found, PATH) == root + disk
+        assert fstab_before(root, found, PATH) == root
+        both = with_entry(root, PATH, ENTRY) + disk
+        assert fstab_before(both, found, PATH) == root + disk
+
+
 def test_the_owners_own_entry_is_not_ours() -> None:
     assert ours(ENTRY.encode())
     assert not ours(THEIRS)
