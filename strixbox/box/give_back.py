@@ -14,8 +14,8 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._backups import entries
-from strixbox.box._bashrc import BEGIN, END, parted
+from strixbox.box._backups import entries, keep
+from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._fstab import mount_point, ours
 from strixbox.box._moving import move
 
@@ -114,17 +114,25 @@ def give_back_fstab(order: dict[str, Any]) -> None:
 
 
 def give_back_bashrc(order: dict[str, Any]) -> None:
-    """Undo the edit of .bashrc, as its owner: a link cannot lead root elsewhere."""
+    """Undo the edit of .bashrc, as its owner: a link cannot lead root elsewhere.
+
+    A block with lines that strixbox does not write now goes as well, and a copy of it stays.
+    """
+    ours = [line.encode() for line in order["lines"]]
     with acting_as(order["user"]):
         path = os.path.realpath(order["bashrc"])
-    kept = original(order["backups"], path)
-    with acting_as(order["user"]):
-        now = read(order["bashrc"])
+        now = read(path)
         if now is None or not (BEGIN in now or END in now):
             return
-        before = bashrc_before(now, kept, [line.encode() for line in order["lines"]])
+        info = os.stat(path)
+    kept = original(order["backups"], path)
+    if strange(now, ours):
+        keep(path, now, info, order["backups"], edited=True)
+        print(f"{path}: our block had other lines in it; see {order['backups']}", flush=True)
+    with acting_as(order["user"]):
+        before = bashrc_before(now, kept, ours)
         if before or kept is not None:
-            replace(order["bashrc"], before)
+            replace(path, before)
         else:
             # There was none: an empty one would be a file that nobody made.
             os.unlink(order["bashrc"])

@@ -199,3 +199,15 @@ def test_a_bashrc_that_was_not_there_is_not_there_again(
     assert started("bashrc_block", order | {"path": str(path)}).returncode == 0
     give_back_bashrc(order | {"bashrc": str(path)})
     assert (path.read_bytes() if path.exists() else None) == found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes as the user, which only root can")
+def test_lines_that_somebody_wrote_into_our_block_are_kept_when_it_goes(tmp_path: Path) -> None:
+    path, backups = tmp_path / ".bashrc", str(tmp_path / "kept")
+    order = {"user": ME, "lines": ["export A=1"], "backups": backups, "bashrc": str(path)}
+    text = b"alias x=y\n" + BLOCK.replace(END, b"alias mine=1\n" + END)
+    path.write_bytes(text)
+    give_back_bashrc(order)
+    assert path.read_bytes() == b"alias x=y\n"
+    (kept,) = entries(backups)
+    assert Path(kept["copy"]).read_bytes() == text
