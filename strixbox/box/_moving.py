@@ -28,6 +28,8 @@ def move(path: str, target: str) -> None:
         _own_like(path, aside)
         os.sync()
         os.rename(aside, target)
+        # Not before the new name is on the disk: a power cut would leave both as .strixbox-new.
+        _flush(os.path.dirname(target))
         try:
             os.rename(path, going)
         except OSError:
@@ -47,6 +49,15 @@ def _own_like(path: str, copy: str) -> None:
 def _own(path: str, copy: str) -> None:
     info = os.lstat(path)
     os.chown(copy, info.st_uid, info.st_gid, follow_symlinks=False)
+
+
+def _flush(folder: str) -> None:
+    """Have a directory's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def discard(path: str) -> None:

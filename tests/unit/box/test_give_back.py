@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strixbox.box import fstab_entry, give_back, retire
+from strixbox.box import _moving, fstab_entry, give_back, retire
 from strixbox.box._backups import entries, keep
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours
@@ -150,6 +150,33 @@ def test_what_is_retired_is_noted_with_its_hash_and_returns_whole(
     assert (tree / "link").is_symlink()
     assert file.read_bytes() == b"deb\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backups", "rocm", "rocm.list"]
+
+
+def test_the_new_name_is_on_the_disk_before_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    (one / "x").write_bytes(b"x")
+    done: list[str] = []
+    rename, fsync = os.rename, os.fsync
+
+    def across(old: str, new: str) -> None:
+        """Rename, but not from one disk to the other."""
+        if Path(old).parent != Path(new).parent:
+            raise OSError(errno.EXDEV, "another disk")
+        done.append(f"rename {Path(old).name}")
+        rename(old, new)
+
+    def flushed(descriptor: int) -> None:
+        done.append(f"flush {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "rename", across)
+    monkeypatch.setattr(os, "fsync", flushed)
+    _moving.move(str(one / "x"), str(two / "x"))
+    assert done == ["rename x.strixbox-new", "flush two", "rename x"]
 
 
 def test_half_a_line_of_the_index_hides_no_other(tmp_path: Path) -> None:
