@@ -29,7 +29,7 @@ PART, TAG = ".part", ".part.etag"
 # password itself is not in it, and a run that ends well removes it.
 ASKPASS = "pyinfra-sudo-askpass-????????????"
 ASKPASS_TEXT = b"#!/bin/sh\nprintf '%s\\n' \"$PYINFRA_SUDO_PASSWORD\"\n"
-SAMPLE = 1 << 20
+PIECE = 1 << 20
 
 
 def uid_of(name: str) -> int | None:
@@ -100,9 +100,10 @@ def parts(folder: str) -> Iterator[str]:
     """
     for tag in matching([f"{glob.escape(folder)}/*{TAG}"]):
         part = tag.removesuffix(".etag")
-        yield tag
+        # What goes first: a .part without its tag would be nobody's.
         if is_file(part):
             yield part
+        yield tag
 
 
 def copies(folder: str, other: str) -> Iterator[str]:
@@ -117,19 +118,21 @@ def copies(folder: str, other: str) -> Iterator[str]:
 
 
 def starts_like(whole: str, part: str) -> bool:
-    """Whether the first and the last bytes of ``part`` are those of ``whole`` at the same place."""
+    """Whether ``part`` is the start of ``whole``; not so where one of them cannot be read.
+
+    All of it is compared: models of one kind resemble each other, and a part is deleted for this.
+    """
     if not (is_file(whole) and is_file(part)):
         return False
-    length = os.path.getsize(part)
-    if not 0 < length <= os.path.getsize(whole):
+    try:
+        if not 0 < os.path.getsize(part) <= os.path.getsize(whole):
+            return False
+        with open(whole, "rb") as one, open(part, "rb") as two:
+            while piece := two.read(PIECE):
+                if one.read(len(piece)) != piece:
+                    return False
+    except OSError:
         return False
-    with open(whole, "rb") as one, open(part, "rb") as two:
-        for at in (0, max(0, length - SAMPLE)):
-            one.seek(at)
-            two.seek(at)
-            piece = two.read(SAMPLE)
-            if one.read(len(piece)) != piece:
-                return False
     return True
 
 
@@ -221,13 +224,13 @@ def is_busy(path: str, open_paths: set[str]) -> bool:
 
 
 def described(kind: str, path: str, owners: set[int]) -> dict[str, Any] | None:
-    """What is to be known of one leftover; None where it is another account's, or gone."""
+    """What is to be known of one leftover; None where it is another account's, or unreadable."""
     try:
         info = os.lstat(path)
         if info.st_uid not in owners:
             return None
         taken = size(path)
-    except FileNotFoundError:
+    except OSError:
         return None
     whole = path.removesuffix(".etag").removesuffix(PART)
     return {
@@ -265,7 +268,18 @@ def find(query: dict[str, Any]) -> list[dict[str, Any]]:
         path = entry["path"]
         entry["busy"] = is_busy(path, open_paths)
         entry["used"] = os.path.basename(path) in lived or os.path.realpath(path) == current
+    together(result)
     return result
+
+
+def together(found: list[dict[str, Any]]) -> None:
+    """Judge a download and its tag as one: the tag is written once, the part again and again."""
+    parts = {entry["path"]: entry for entry in found if entry["kind"] == "download"}
+    for path, tag in parts.items():
+        part = parts.get(path.removesuffix(".etag"))
+        if part and part is not tag:
+            part["age"] = tag["age"] = min(part["age"], tag["age"])
+            part["busy"] = tag["busy"] = part["busy"] or tag["busy"]
 
 
 def clear(entry: dict[str, Any], user: str) -> None:

@@ -162,6 +162,35 @@ def test_downloads_are_ours_where_their_version_lies_beside_them(box: Path) -> N
     }
 
 
+def test_a_download_and_its_tag_are_judged_as_one(box: Path) -> None:
+    tag = made(box / "home/models/vae/m.safetensors.part.etag")
+    part = made(box / "home/models/vae/m.safetensors.part")
+    week = time.time() - 8 * 86400
+    os.utime(tag, (week, week))
+    # A kill between the two leaves no part that nobody knows.
+    assert list(told(box)) == [str(part), str(tag)]
+    assert [entry["age"] < 86400 for entry in told(box).values()] == [True, True]
+    with part.open() as stream, subprocess.Popen(["sleep", "60"], stdin=stream) as process:
+        assert [entry["busy"] for entry in told(box).values()] == [True, True]
+        assert str(tag) in cleared(box, tag)
+        process.kill()
+    assert tag.exists()
+
+
+@needs_root
+def test_what_cannot_be_read_is_left_alone(box: Path, theirs: Path) -> None:
+    own = query(box, theirs, OTHER)
+    for name in ("models/vae", "archive/vae"):
+        (theirs / name).mkdir(parents=True)
+    for name in ("models/vae/m", "archive/vae/m.part", "models/vae/n.part.etag"):
+        made(theirs / name).chmod(0o600)
+    for path in theirs.rglob("*"):
+        if path.name != "m":
+            shutil.chown(path, OTHER)
+    found = asked("leftovers", own)
+    assert [Path(entry["path"]).name for entry in found] == ["n.part.etag"]
+
+
 def test_a_cut_move_is_told_from_a_browsers_download_by_its_bytes(box: Path) -> None:
     home = box / "home"
     content = os.urandom(3 << 20)
@@ -170,6 +199,10 @@ def test_a_cut_move_is_told_from_a_browsers_download_by_its_bytes(box: Path) -> 
     made(home / "models/vae/n.safetensors", content)
     made(home / "archive/vae/n.safetensors.part", content[: 1 << 20] + b"theirs")
     made(home / "archive/vae/alone.safetensors.part", content)
+    # Another model of the kind: it begins and ends alike.
+    made(home / "models/vae/o.safetensors", content)
+    other = content[: 5 << 18] + b"x" + content[(5 << 18) + 1 :]
+    made(home / "archive/vae/o.safetensors.part", other)
     aside = home / "models/vae/m.safetensors.strixbox-new"
     aside.symlink_to("/nowhere")
     made(home / "models/vae/file.strixbox-new")
