@@ -1,4 +1,4 @@
-"""Part of programs: lines of fstab."""
+"""Part of programs: lines of fstab, and fields of theirs and of mountinfo."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ def mount_point(line: bytes) -> str | None:
     fields = line.split()
     if len(fields) < 2 or fields[0].startswith(b"#"):
         return None
-    text = fields[1].decode(errors="surrogateescape")
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+    return unescape(fields[1].decode(errors="surrogateescape"))
+
+
+def unescape(field: str) -> str:
+    """A field of fstab or mountinfo, where blanks are written as octal."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
 
 
 def ours(line: bytes) -> bool:

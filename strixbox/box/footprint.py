@@ -11,7 +11,7 @@ from typing import Any
 
 from strixbox.box._backups import entries
 from strixbox.box._bashrc import BEGIN, END
-from strixbox.box._fstab import ours
+from strixbox.box._fstab import ours, unescape
 
 
 def _read(path: str) -> bytes:
@@ -48,11 +48,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     mount = os.path.realpath(query["mount"])
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         # One that its owner had there is not private to the account.
-        mounts = [
-            line.split()[4].encode().decode("unicode_escape")
-            for line in stream
-            if "mode=700,uid=" in line
-        ]
+        mounts = [unescape(line.split()[4]) for line in stream if "mode=700,uid=" in line]
     return {
         "paths": [
             path

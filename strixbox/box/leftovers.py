@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from strixbox.box._account import acting_as
+from strixbox.box._fstab import unescape
 
 ASIDE = ".strixbox-new"
 PART, TAG = ".part", ".part.etag"
@@ -148,7 +149,7 @@ def askpass() -> Iterator[str]:
             continue
 
 
-def ours(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def of_strixbox(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Kind and path of what may be a leftover in directories that are not the user's."""
     yield from (("aside", path) for path in below(query["trees"]))
     yield from (("aside", path) for path in matching(query["asides"]))
@@ -163,7 +164,7 @@ def ours(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("begun", path) for path in query["begun"] if os.path.lexists(path))
 
 
-def theirs(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def of_the_user(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Kind and path of what may be a leftover among the user's own files."""
     for path in query["user_edited"]:
         yield from (("aside", aside) for aside in matching([beside(path)]))
@@ -213,7 +214,7 @@ def used() -> set[str]:
         except OSError:
             continue
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        found.update(line.split()[4].encode().decode("unicode_escape") for line in stream)
+        found.update(unescape(line.split()[4]) for line in stream)
     return found
 
 
@@ -250,13 +251,13 @@ def find(query: dict[str, Any]) -> list[dict[str, Any]]:
     """
     builder = uid_of(query["builder"])
     own = {os.geteuid()} | (set() if builder is None else {builder})
-    found = [(False, described(kind, path, own)) for kind, path in ours(query)]
+    found = [(False, described(kind, path, own)) for kind, path in of_strixbox(query)]
     user = uid_of(query["user"])
     if user is not None:
         with acting_as(query["user"]):
             found += [
                 (True, described(kind, path, {user}))
-                for kind, path in theirs(query)
+                for kind, path in of_the_user(query)
                 if os.access(os.path.dirname(path), os.W_OK, effective_ids=True)
             ]
     result = list({e["path"]: e | {"user": mine} for mine, e in found if e}.values())

@@ -11,10 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-
-def unescape(field: str) -> str:
-    """A field of fstab or mountinfo, where blanks are written as octal."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
+from strixbox.box._fstab import unescape
 
 
 def fstab_lines(text: str, path: str) -> list[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strixbox.box import footprint, leftovers
 from strixbox.box._backups import entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box.bashrc_block import with_block
@@ -211,3 +215,19 @@ def test_lines_that_somebody_wrote_into_our_block_are_kept_when_it_goes(tmp_path
     assert path.read_bytes() == b"alias x=y\n"
     (kept,) = entries(backups)
     assert Path(kept["copy"]).read_bytes() == text
+
+
+def test_any_mount_point_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = "30 1 0:40 / /mnt/Größe\\040x rw - tmpfs tmpfs rw,mode=700,uid=1000\n"
+    real = open
+
+    def opened(path: str, *words: Any, **named: Any) -> Any:
+        """The box's own files, but for its mounts."""
+        return io.StringIO(info) if path == "/proc/self/mountinfo" else real(path, *words, **named)
+
+    monkeypatch.setattr("builtins.open", opened)
+    assert "/mnt/Größe x" in leftovers.used()
+    none = subprocess.CompletedProcess[str]([], 0, stdout="")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: none)
+    query = {"mount": "/mnt/Größe x", "fstab": "/none", "bashrc": "/none", "backups": "/none"}
+    assert footprint.main(query | {"paths": [], "units": [], "packages": []})["mounted"]
