@@ -148,8 +148,14 @@ def _log(service: str) -> str:
 
 def answered(order: dict[str, Any], path: str) -> None:
     """Note that a generation answered, now, and that it is the one in use."""
-    with open(os.path.join(path, "answered"), "w", encoding="utf-8") as stream:
+    # By one rename, as a power cut must not leave an empty note: it is what a rollback goes by.
+    note = os.path.join(path, "answered")
+    aside = f"{note}.strixbox-new"
+    with open(aside, "w", encoding="utf-8") as stream:
         stream.write(f"{int(time.time())}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, note)
     point(order["in_use"], path)
 
 

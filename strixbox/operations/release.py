@@ -67,7 +67,7 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
     unkept = tuple(file for file in kept if not file_is_right(file, states[file.path]))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
     service, troubles = settled_service(cfg, generation.release)
-    in_use = service["generation"] == generation.path
+    in_use = is_noted(service, generation)
     if not (unkept or wrong or troubles) and in_use:
         host.noop(f"{SERVICE} runs release {generation.release.id} and answers")
         return
@@ -78,12 +78,23 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
         say(change)
     for trouble in troubles:
         say(f"{SERVICE}: {trouble}")
+    if not in_use:
+        say(f"{generation.path}: note that it answers and is in use")
     if unkept:
         yield placing(unkept)
     if wrong:
         # What others wrote in their place is copied to the backups by this command.
         yield placing(wrong)
     yield activating(generation.path, cfg.comfyui.start_timeout, restart=bool(troubles))
+
+
+def is_noted(service: dict[str, Any], generation: Generation) -> bool:
+    """Whether the generation is the one in use, and its answer is noted.
+
+    A rollback passes over one whose note is gone, so it is written again.
+    """
+    noted = {one["id"] for one in service["generations"] if one["answered"]}
+    return service["generation"] == generation.path and generation.id in noted
 
 
 def activating(generation: str, timeout: int, *, restart: bool) -> Run:

@@ -20,6 +20,7 @@ from strixbox.operations.release import (
     SILENT,
     changed_pins,
     earlier,
+    is_noted,
     service_trouble,
     settled_service,
     superfluous,
@@ -766,6 +767,18 @@ def test_a_generation_is_named_by_its_release_and_its_files(cfg: Config) -> None
     for file in order["files"]:
         assert copies[f"{one.path}/files{file['path']}"].mode == file["mode"]
     assert order["release"] == release.path
+
+
+def test_a_generation_whose_answer_is_not_noted_is_activated_again(cfg: Config) -> None:
+    generation = Generation.of(cfg, Release(cfg.python, cfg.comfyui, {}))
+
+    def noted(in_use: str, answered: int | None) -> bool:
+        kept = [{"id": generation.id, "answered": answered}, {"id": "other", "answered": 5}]
+        return is_noted({"generation": in_use, "generations": kept}, generation)
+
+    assert noted(generation.path, 7)
+    assert not noted(generation.path, None)
+    assert not noted("/elsewhere/other", 7)
 
 
 def test_going_back_takes_the_last_that_answered_with_another_release() -> None:

@@ -1,0 +1,33 @@
+"""What is noted of a generation that answered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from strixbox.box import activate
+
+
+def test_the_note_of_an_answer_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, link = tmp_path / "one", tmp_path / "in-use"
+    folder.mkdir()
+    (folder / "answered").write_text("5\n")
+    seen: list[tuple[str, str]] = []
+    fsync = os.fsync
+
+    def flushed(descriptor: int) -> None:
+        """What is flushed, and what bears the name by then."""
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        seen.append((name, (folder / "answered").read_text()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    activate.answered({"in_use": str(link)}, str(folder))
+    assert seen == [("answered.strixbox-new", "5\n")]
+    assert int((folder / "answered").read_text()) > 5
+    assert [path.name for path in folder.iterdir()] == ["answered"]
+    assert link.resolve() == folder
