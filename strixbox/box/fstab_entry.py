@@ -17,13 +17,16 @@ from strixbox.box._fstab import mount_point, ours
 
 
 def with_entry(text: bytes, path: str, entry: str) -> bytes:
-    """``text`` with ``entry`` as the only one for ``path``: in its place, or at the end."""
+    """``text`` with ``entry`` as the only one for ``path``: in its place, or at the end.
+
+    An entry of ours for another path goes: tmpfs_path was changed since.
+    """
     lines = text.splitlines(keepends=True)
     wanted = entry.encode() + b"\n"
     result: list[bytes] = []
     placed = False
     for line in lines:
-        if mount_point(line) != path:
+        if mount_point(line) != path and not ours(line):
             result.append(line)
         elif not placed:
             result.append(wanted)
@@ -33,6 +36,24 @@ def with_entry(text: bytes, path: str, entry: str) -> bytes:
             result[-1] += b"\n"
         result.append(wanted)
     return b"".join(result)
+
+
+def is_kept(lines: list[bytes], path: str) -> bool:
+    """Whether a copy is made: of what no deploy edited yet, or where a line of the owner's goes."""
+    return not any(map(ours, lines)) or any(
+        mount_point(line) == path and not ours(line) for line in lines
+    )
+
+
+def unmount(path: str) -> None:
+    """Unmount an empty RAM disk that fstab had and has no more; one in use is told and stays."""
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--mountpoint", path]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    if "tmpfs" not in found:
+        return
+    gone = not os.listdir(path) and not subprocess.run(["umount", path], check=False).returncode
+    told = "is unmounted" if gone else "is in use, and goes at the next boot"
+    print(f"{path}, the RAM disk until now, {told}", flush=True)
 
 
 def errors(fstab: str) -> list[str]:
@@ -67,14 +88,18 @@ def main(order: dict[str, Any]) -> None:
         if new:
             os.unlink(aside)
             raise SystemExit(f"{fstab} was left alone: findmnt says {new[0]} of the new entry")
-        lines = [x for x in before.splitlines() if mount_point(x) == order["path"]]
-        if not any(map(ours, lines)):
+        lines = before.splitlines()
+        if is_kept(lines, order["path"]):
             keep(fstab, before, info, order["backups"], edited=True)
         os.replace(aside, fstab)
     except OSError as error:
         raise SystemExit(
             f"{fstab} was left alone: {error.strerror}; mend that and run again"
         ) from None
+    for line in lines:
+        old = mount_point(line)
+        if old and old != order["path"] and ours(line):
+            unmount(old)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ import subprocess
 import sys
 from typing import Any
 
-from strixbox.box._fstab import unescape
+from strixbox.box._fstab import ours, unescape
 
 
 def fstab_lines(text: str, path: str) -> list[str]:
-    """Lines of fstab, as they stand, that mount something at ``path``."""
+    """Lines of fstab, as they stand, that mount something at ``path`` or are ours for another."""
     found = []
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) > 1 and not fields[0].startswith("#") and unescape(fields[1]) == path:
+        here = len(fields) > 1 and not fields[0].startswith("#") and unescape(fields[1]) == path
+        if here or ours(line.encode(errors="surrogateescape")):
             found.append(line)
     return found
 

@@ -91,6 +91,7 @@ def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
         yield write(
             "fstab_entry",
             {"fstab": "/etc/fstab", "path": tmpfs.path, "entry": entry, "backups": BACKUPS},
+            live=True,
         )
     if not in_fstab or now["stale"]:
         yield Run("systemctl", "daemon-reload", mend="systemd could not read its units again.")

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from strixbox.box.bashrc_block import with_block
 from strixbox.box.footprint import waiting
 from strixbox.box.fstab_entry import with_entry
 from strixbox.box.give_back import bashrc_before, fstab_before
+from strixbox.box.tmpfs_mount import fstab_lines
 from tests.unit.box.test_text_files import BLOCK, LINES, TEXT
 
 PATH = "/tmp/cache"
@@ -55,6 +57,51 @@ def test_an_entry_that_the_owner_put_in_place_of_ours_stays() -> None:
         assert fstab_before(root, found, PATH) == root
         both = with_entry(root, PATH, ENTRY) + disk
         assert fstab_before(both, found, PATH) == root + disk
+
+
+def test_a_changed_mount_point_leaves_no_line_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmounted: list[str] = []
+    monkeypatch.setattr(fstab_entry, "errors", lambda fstab: [])
+    monkeypatch.setattr(fstab_entry, "unmount", unmounted.append)
+    fstab, backups = tmp_path / "fstab", str(tmp_path / "backups")
+    order = {"fstab": str(fstab), "backups": backups}
+    found = b"# mine\n" + THEIRS.replace(b"1777", b"1777,noauto") + b"\n/dev/b /b x noauto 0 0"
+    fstab.write_bytes(found)
+    other = ENTRY.replace(PATH, "/mnt/other")
+    fstab_entry.main(order | {"path": "/mnt/other", "entry": other})
+    assert fstab_lines(fstab.read_text(), PATH) == [*fstab_lines(found.decode(), PATH), other]
+    # The line that goes now is the owner's: a copy of it is made, and ours in it does not return.
+    fstab_entry.main(order | {"path": PATH, "entry": ENTRY})
+    assert unmounted == ["/mnt/other"]
+    assert fstab_lines(fstab.read_text(), PATH) == [ENTRY]
+    give_back.give_back_fstab({"fstab": str(fstab), "mount": PATH, "backups": backups})
+    assert fstab.read_bytes() == found + b"\n"
+    assert [Path(x["copy"]).read_bytes() for x in entries(backups)][:1] == [found]
+
+
+@pytest.mark.parametrize(
+    ("holds", "returns", "gone"), [(0, 0, True), (1, 0, False), (0, 32, False)]
+)
+def test_a_ram_disk_with_something_in_it_stays(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    holds: int,
+    returns: int,
+    gone: bool,
+) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command[0])
+        return subprocess.CompletedProcess(command, returns, stdout="tmpfs\n")
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("os.listdir", lambda path: ["picture"] * holds)
+    fstab_entry.unmount(PATH)
+    assert ("is unmounted" in capsys.readouterr().out) is gone
+    assert ("umount" in ran) is not bool(holds)
 
 
 def test_the_owners_own_entry_is_not_ours() -> None:
