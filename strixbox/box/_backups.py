@@ -98,4 +98,7 @@ def keep_foreign(path: str, content: bytes, backups: str) -> None:
             before = stream.read()
     if not link and (before == content or MARK in before[:512]):
         return
-    keep(path, before, None if link else os.lstat(path), backups)
+    if link:
+        keep(path, before, None, backups, link=os.readlink(path))
+    else:
+        keep(path, before, os.lstat(path), backups)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
 import sys
 from typing import Any
 
-from strixbox.box._backups import entries
+from strixbox.box._backups import MARK, entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours, unescape
 
@@ -22,8 +21,13 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def waiting(backups: str, ours: list[str]) -> list[str]:
-    """Places of others that are empty and whose content lies in the backups."""
+def is_foreign(path: str) -> bool:
+    """Whether a unit of one of our names is somebody else's: a deploy marks what it writes."""
+    return os.path.lexists(path) and (os.path.islink(path) or MARK not in _read(path)[:512])
+
+
+def waiting(backups: str, ours: list[str], going: list[str]) -> list[str]:
+    """Places of others that are empty, or will be, and whose content lies in the backups."""
     found = []
     for entry in entries(backups):
         path, copy = entry["path"], entry["copy"]
@@ -31,15 +35,20 @@ def waiting(backups: str, ours: list[str]) -> list[str]:
             continue
         if any(path == root or path.startswith(f"{root}/") for root in ours):
             continue
-        if os.path.lexists(copy) and not os.path.lexists(path) and path not in found:
+        empty = path in going or not os.path.lexists(path)
+        if os.path.lexists(copy) and empty and path not in found:
             found.append(path)
     return found
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"paths", "units", "mount", "fstab", "bashrc", "backups", "packages"}``."""
+    """``{"paths", "units", "mount", "fstab", "bashrc", "backups", "packages"}``.
+
+    ``units`` has the unit files, by their paths: of somebody else they are no part of the answer.
+    """
+    mine = [path for path in query["units"] if not is_foreign(path)]
     units = []
-    for unit in query["units"]:
+    for unit in map(os.path.basename, mine):
         command = ["systemctl", "show", "--value", "--property=LoadState", unit]
         told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
         if told == "loaded":
@@ -49,19 +58,15 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         # One that its owner had there is not private to the account.
         mounts = [unescape(line.split()[4]) for line in stream if "mode=700,uid=" in line]
+    paths = [path for path in (*query["paths"], *mine) if os.path.lexists(path)]
     return {
-        "paths": [
-            path
-            for pattern in query["paths"]
-            for path in sorted(glob.glob(pattern))
-            if os.path.lexists(path)
-        ],
+        "paths": paths,
         "units": units,
         "held": sorted(set(held.stdout.split()) & set(query["packages"])),
         "mounted": mount in mounts,
         "fstab": any(ours(line) for line in _read(query["fstab"]).splitlines()),
         "bashrc": any(mark in _read(query["bashrc"]) for mark in (BEGIN, END)),
-        "waiting": waiting(query["backups"], query["paths"]),
+        "waiting": waiting(query["backups"], query["paths"], paths),
     }
 
 

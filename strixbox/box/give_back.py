@@ -140,8 +140,8 @@ def give_back_bashrc(order: dict[str, Any]) -> None:
 
 
 def give_back_files(order: dict[str, Any]) -> None:
-    """Move what was taken away to where it was, where nothing stands there now."""
-    for entry in entries(order["backups"]):
+    """Move what was taken away last to where it was, where nothing stands there now."""
+    for entry in reversed(entries(order["backups"])):
         path, copy = entry["path"], entry["copy"]
         if entry.get("edited"):
             continue  # it was never taken away: where it is gone, its owner removed it
@@ -150,7 +150,11 @@ def give_back_files(order: dict[str, Any]) -> None:
             continue
         if not os.path.isdir(os.path.dirname(path)):
             continue
-        move(copy, path)
+        if "link" in entry:
+            os.symlink(entry["link"], path)
+            os.unlink(copy)
+        else:
+            move(copy, path)
         print(f"{path}: is back", flush=True)
 
 

@@ -14,9 +14,12 @@ from strixbox.operations.python import BUILDER
 from strixbox.programs import Run, write
 from strixbox.purge import plan
 
-UNITS = ("strixbox-warmup.service", "strixbox-preload.service", SERVICE)
+# Others may have had units of these names before, which return.
+UNITS = tuple(
+    f"/etc/systemd/system/{unit}"
+    for unit in ("strixbox-warmup.service", "strixbox-preload.service", SERVICE)
+)
 OURS = (
-    *(f"/etc/systemd/system/{unit}" for unit in UNITS),
     *("/etc/tmpfiles.d/strixbox.conf", COMMAND, KEY, PIN, SOURCE),
     *(ETC, OPT, STATE, "/var/cache/strixbox"),
 )
@@ -83,6 +86,9 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             *("umount", cfg.tmpfs.path),
             mend=f"{cfg.tmpfs.path} is in use: see 'fuser -vm {cfg.tmpfs.path}', then run again.",
         )
+    if foot["paths"]:
+        say(f"remove {', '.join(foot['paths'])}")
+        yield Run("rm", "-rf", "--", *foot["paths"], mend="")
     if edited:
         yield write(
             "give_back",
@@ -97,9 +103,6 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             },
             live=True,
         )
-    if foot["paths"]:
-        say(f"remove {', '.join(foot['paths'])}")
-        yield Run("rm", "-rf", "--", *foot["paths"], mend="")
     if builder:
         say(f"remove the account {BUILDER}")
         yield Run(

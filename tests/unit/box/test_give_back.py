@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strixbox.box import _moving, fstab_entry, give_back, retire
-from strixbox.box._backups import entries, keep
+from strixbox.box import _moving, footprint, fstab_entry, give_back, retire
+from strixbox.box._backups import MARK, entries, keep, keep_foreign
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours
 from strixbox.box.bashrc_block import with_block
@@ -126,15 +126,47 @@ def test_files_return_where_nothing_stands_and_ours_do_not(tmp_path: Path) -> No
     (backups / "index.jsonl").write_text("\n".join([*lines, "no json", "[]", ""]))
     ours_here = [str(tmp_path / "opt/strixbox")]
     order = {"backups": str(backups), "ours": ours_here}
-    assert waiting(str(backups), ours_here) == [str(places["source.list"])]
+    assert waiting(str(backups), ours_here, []) == [str(places["source.list"])]
 
     give_back.give_back_files(order)
 
     assert places["source.list"].read_text() == "source.list"
     assert places["taken"].read_text() == "theirs"
     assert not places["opt/strixbox/old.py"].exists()
-    assert waiting(str(backups), ours_here) == []
+    assert waiting(str(backups), ours_here, []) == []
     give_back.give_back_files(order)
+
+
+def test_a_unit_of_somebody_elses_returns_and_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = subprocess.CompletedProcess[str]([], 0, stdout="loaded\n")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: loaded)
+    backups = str(tmp_path / "backups")
+    file, link = tmp_path / "comfyui.service", tmp_path / "linked.service"
+    query = {"paths": [], "units": [str(file), str(link)], "mount": PATH, "fstab": "/none"}
+    query |= {"bashrc": "/none", "backups": backups, "packages": []}
+    for text in ("[Unit]\n# first\n", "[Unit]\n# then\n"):
+        file.write_text(text)
+        keep_foreign(str(file), b"", backups)
+    link.symlink_to("/home/x/linked.service")
+    keep_foreign(str(link), b"", backups)
+    assert footprint.main(query)["units"] == footprint.main(query)["paths"] == []
+    for path in (file, link):
+        path.unlink()
+        path.write_bytes(b"# " + MARK)
+    told = footprint.main(query)
+    assert told["units"] == [file.name, link.name]
+    assert told["paths"] == told["waiting"] == [str(file), str(link)]
+
+    file.unlink()
+    link.unlink()
+    give_back.give_back_files({"backups": backups, "ours": []})
+
+    assert file.read_text() == "[Unit]\n# then\n"
+    assert str(link.readlink()) == "/home/x/linked.service"
+    told = footprint.main(query)
+    assert told["units"] == told["paths"] == told["waiting"] == []
 
 
 def test_fstab_is_kept_before_each_first_edit_and_given_back_as_it_was_last(
@@ -156,7 +188,7 @@ def test_fstab_is_kept_before_each_first_edit_and_given_back_as_it_was_last(
     assert all(entry.keys() >= {"path", "copy", "sha256", "time"} for entry in told)
     # It was edited, not taken away: gone means that its owner removed it.
     fstab.unlink()
-    assert waiting(backups, []) == []
+    assert waiting(backups, [], []) == []
     give_back.give_back_files({"backups": backups, "ours": []})
     assert not fstab.exists()
 
