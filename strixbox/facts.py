@@ -149,6 +149,14 @@ class Leftovers(BoxFact[list[dict[str, Any]]]):
         return read("leftovers", query)
 
 
+class Busy(BoxFact[list[str]]):
+    """Which of some directories a living process runs from or has open."""
+
+    def command(self, paths: tuple[str, ...]) -> Question:
+        """Ask /proc about ``paths``."""
+        return read("busy", {"paths": list(paths)})
+
+
 class TmpfsMount(BoxFact[dict[str, Any]]):
     """fstab's lines and the mount at a path, and ids of the account that shall own it."""
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from strixbox.box._account import acting_as
 from strixbox.box._fstab import unescape
+from strixbox.box._living import is_busy, open_paths
 
 ASIDE = ".strixbox-new"
 PART, TAG = ".part", ".part.etag"
@@ -198,30 +199,9 @@ def size(path: str) -> int:
 
 
 def used() -> set[str]:
-    """Files and directories that living processes have open or stand in, and mount points."""
-    found: set[str] = set()
-    for process in glob.glob("/proc/[0-9]*"):
-        if process == f"/proc/{os.getpid()}":
-            continue
-        for link in (f"{process}/cwd", f"{process}/exe", *glob.glob(f"{process}/fd/*")):
-            try:
-                found.add(os.readlink(link))
-            except OSError:
-                continue
-        try:
-            with open(f"{process}/maps", encoding="utf-8", errors="surrogateescape") as stream:
-                found.update(line[line.index("/") :].rstrip("\n") for line in stream if "/" in line)
-        except OSError:
-            continue
+    """What living processes have open, and mount points."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        found.update(unescape(line.split()[4]) for line in stream)
-    return found
-
-
-def is_busy(path: str, open_paths: set[str]) -> bool:
-    """Whether somebody has ``path``, or anything below it, open."""
-    real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    return any(found == real or found.startswith(f"{real}/") for found in open_paths)
+        return open_paths() | {unescape(line.split()[4]) for line in stream}
 
 
 def described(kind: str, path: str, owners: set[int]) -> dict[str, Any] | None:
@@ -263,11 +243,11 @@ def find(query: dict[str, Any]) -> list[dict[str, Any]]:
     result = list({e["path"]: e | {"user": mine} for mine, e in found if e}.values())
     if not result:
         return []
-    open_paths, lived = used(), answered(query["generations"])
+    opened, lived = used(), answered(query["generations"])
     current = os.path.realpath(query["current"])
     for entry in result:
         path = entry["path"]
-        entry["busy"] = is_busy(path, open_paths)
+        entry["busy"] = is_busy(path, opened)
         entry["used"] = os.path.basename(path) in lived or os.path.realpath(path) == current
     together(result)
     return result

@@ -10,7 +10,7 @@ from pyinfra.context import host
 
 from strixbox import launch
 from strixbox.config import Config
-from strixbox.facts import FileStates, Seal, Service, UserNodes
+from strixbox.facts import Busy, FileStates, Seal, Service, UserNodes
 from strixbox.generation import Generation
 from strixbox.layout import BACKUPS, CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_fact, box_operation, say
@@ -159,6 +159,10 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
         if when:
             answered[name] = max(when, answered.get(name, 0))
     doomed = superfluous(service["releases"], release.id, cfg.comfyui.keep_releases, answered)
+    busy = ask(Busy, paths=tuple(f"{RELEASES}/{name}" for name in doomed)) if doomed else []
+    for path in busy:
+        say(f"{path} stays for now: a process runs from it (lsof +D {path} names it)")
+    doomed = [name for name in doomed if f"{RELEASES}/{name}" not in busy]
     # The seal goes first: half a release must not look like one to go back to.
     paths = [f"{RELEASES}/{name}{part}" for name in doomed for part in ("/release.json", "")]
     gone = {*doomed, *(g["release"] for g in service["generations"])} - service["releases"].keys()

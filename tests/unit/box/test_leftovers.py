@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,21 @@ def test_what_a_process_has_open_stays(box: Path) -> None:
         process.kill()
     cleared(box, folder)
     assert not folder.exists()
+
+
+def test_a_release_that_a_process_runs_from_is_busy(tmp_path: Path) -> None:
+    library = made(tmp_path / "one/venv/libtorch.so")
+    made(tmp_path / "two/venv/libtorch.so")
+    paths = [str(tmp_path / name) for name in ("one", "two", "none")]
+    # As the loader does it: mapped, and closed.
+    mapped = "ctypes.CDLL(None).mmap(None, 4096, 1, 2, stream.fileno(), 0)"
+    code = f"import ctypes, sys; stream = open(sys.argv[1]); {mapped}; stream.close()"
+    command = [sys.executable, "-c", f"{code}; print(flush=True); sys.stdin.read()", str(library)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert asked("busy", {"paths": paths}) == paths[:1]
+    assert asked("busy", {"paths": paths}) == []
 
 
 def test_half_built_releases_and_generations_are_told_apart(box: Path) -> None:
