@@ -125,6 +125,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         units: tuple[str, ...],
         mount: str,
         bashrc: str,
+        user: str,
         backups: str,
         packages: tuple[str, ...],
     ) -> Question:
@@ -135,6 +136,7 @@ class Footprint(BoxFact[dict[str, Any]]):
             "mount": mount,
             "fstab": "/etc/fstab",
             "bashrc": bashrc,
+            "user": user,
             "backups": backups,
             "packages": list(packages),
         }

@@ -14,6 +14,7 @@ from typing import Any
 from strixbox.box._account import acting_as
 from strixbox.box._backups import keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
+from strixbox.box._regular import regular
 
 
 def with_block(text: bytes, block: bytes) -> bytes:
@@ -28,38 +29,47 @@ def main(order: dict[str, Any]) -> None:
     """``{"path", "user", "lines": [text], "backups"}``."""
     body = "".join(f"{line}\n" for line in order["lines"]).encode()
     block = BEGIN + b"\n" + body + END + b"\n"
-    with acting_as(order["user"]):
-        path = os.path.realpath(order["path"])
-        try:
-            with open(path, "rb") as stream:
-                before = stream.read()
-                info = os.fstat(stream.fileno())
-        except FileNotFoundError:
-            before, info = b"", None
-        after = with_block(before, block)
-        if after == before:
-            return
-        try:
+    path = order["path"]
+    try:
+        with acting_as(order["user"]):
+            path = os.path.realpath(path)
+            before, info = found(path)
+            after = with_block(before, block)
+            if after == before:
+                return
             aside = written(path, after, 0o644 if info is None else info.st_mode & 0o7777)
-        except OSError as error:
-            raise SystemExit(
-                f"{path} was left alone: {error.strerror}; mend that, run again"
-            ) from None
-    marked = BEGIN in before or END in before
-    if info is not None and (not marked or strange(before, body.splitlines())):
-        keep(path, before, info, order["backups"], edited=True)
-    with acting_as(order["user"]):
-        os.replace(aside, path)
+        marked = BEGIN in before or END in before
+        if info is not None and (not marked or strange(before, body.splitlines())):
+            keep(path, before, info, order["backups"], edited=True)
+        with acting_as(order["user"]):
+            os.replace(aside, path)
+    except KeyError:
+        raise SystemExit(
+            f"There is no account {order['user']} on the box; create it or set box_user"
+        ) from None
+    except OSError as error:
+        raise SystemExit(f"{path} was left alone: {error.strerror}; mend that, run again") from None
+
+
+def found(path: str) -> tuple[bytes, os.stat_result | None]:
+    """Content of the file, and what is known of it; nothing where there is none."""
+    try:
+        return regular(path)
+    except FileNotFoundError:
+        return b"", None
 
 
 def written(path: str, content: bytes, mode: int) -> str:
     """Write the new text beside its place; where."""
     aside = f"{path}.strixbox-new"
-    with open(aside, "wb") as stream:
+    if os.path.lexists(aside):
+        os.unlink(aside)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as stream:
         stream.write(content)
+        os.fchmod(descriptor, mode)
         stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(aside, mode)
+        os.fsync(descriptor)
     return aside
 
 

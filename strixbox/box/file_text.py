@@ -6,13 +6,14 @@ import json
 import sys
 from typing import Any
 
+from strixbox.box._regular import regular
+
 
 def main(query: dict[str, Any]) -> str:
-    """``{"path": ...}`` -> its text; empty where there is no such file."""
+    """``{"path": ...}`` -> its text; empty where there is no such file, or something else."""
     try:
-        with open(query["path"], encoding="utf-8", errors="replace", newline="") as stream:
-            return stream.read()
-    except (FileNotFoundError, NotADirectoryError):
+        return regular(query["path"])[0].decode(errors="replace")
+    except OSError:
         return ""
 
 

@@ -8,16 +8,26 @@ import subprocess
 import sys
 from typing import Any
 
+from strixbox.box._account import acting_as
 from strixbox.box._backups import MARK, entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours, unescape
+from strixbox.box._regular import regular
 
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return regular(path)[0]
     except OSError:
+        return b""
+
+
+def _read_as(user: str, path: str) -> bytes:
+    """What the account itself can read: a link of its own leads it no further than it may go."""
+    try:
+        with acting_as(user):
+            return _read(path)
+    except KeyError:  # it is gone, and with it what was edited for it
         return b""
 
 
@@ -42,7 +52,8 @@ def waiting(backups: str, ours: list[str], going: list[str]) -> list[str]:
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"paths", "units", "mount", "fstab", "bashrc", "backups", "packages"}``.
+    """``{"paths", "units", "mount", "fstab", "bashrc", "user", "backups",
+    "packages"}``.
 
     ``units`` has the unit files, by their paths: of somebody else they are no part of the answer.
     """
@@ -59,13 +70,14 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         # One that its owner had there is not private to the account.
         mounts = [unescape(line.split()[4]) for line in stream if "mode=700,uid=" in line]
     paths = [path for path in (*query["paths"], *mine) if os.path.lexists(path)]
+    bashrc = _read_as(query["user"], query["bashrc"])
     return {
         "paths": paths,
         "units": units,
         "held": sorted(set(held.stdout.split()) & set(query["packages"])),
         "mounted": mount in mounts,
         "fstab": any(ours(line) for line in _read(query["fstab"]).splitlines()),
-        "bashrc": any(mark in _read(query["bashrc"]) for mark in (BEGIN, END)),
+        "bashrc": any(mark in bashrc for mark in (BEGIN, END)),
         "waiting": waiting(query["backups"], query["paths"], paths),
     }
 

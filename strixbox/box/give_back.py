@@ -18,6 +18,7 @@ from strixbox.box._backups import entries, keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._fstab import mount_point, ours
 from strixbox.box._moving import move
+from strixbox.box._regular import regular
 
 
 def fstab_before(now: bytes, original: bytes | None, path: str) -> bytes:
@@ -119,12 +120,14 @@ def give_back_bashrc(order: dict[str, Any]) -> None:
     A block with lines that strixbox does not write now goes as well, and a copy of it stays.
     """
     ours = [line.encode() for line in order["lines"]]
-    with acting_as(order["user"]):
-        path = os.path.realpath(order["bashrc"])
-        now = read(path)
-        if now is None or not (BEGIN in now or END in now):
-            return
-        info = os.stat(path)
+    try:
+        with acting_as(order["user"]):
+            path = os.path.realpath(order["bashrc"])
+            now, info = regular(path)
+    except (OSError, KeyError):
+        return  # nothing that a deploy could have edited, or the account is gone
+    if not (BEGIN in now or END in now):
+        return
     kept = original(order["backups"], path)
     if strange(now, ours):
         keep(path, now, info, order["backups"], edited=True)

@@ -48,6 +48,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         units=UNITS,
         mount=cfg.tmpfs.path,
         bashrc=home,
+        user=cfg.box.user,
         backups=BACKUPS,
         packages=cfg.rocm.packages,
     )

@@ -22,6 +22,7 @@ from strixbox.box.footprint import waiting
 from strixbox.box.fstab_entry import with_entry
 from strixbox.box.give_back import bashrc_before, fstab_before
 from strixbox.box.tmpfs_mount import fstab_lines
+from tests.unit.box.conftest import ME
 from tests.unit.box.test_text_files import BLOCK, LINES, TEXT
 
 PATH = "/tmp/cache"
@@ -145,7 +146,7 @@ def test_a_unit_of_somebody_elses_returns_and_is_not_ours(
     backups = str(tmp_path / "backups")
     file, link = tmp_path / "comfyui.service", tmp_path / "linked.service"
     query = {"paths": [], "units": [str(file), str(link)], "mount": PATH, "fstab": "/none"}
-    query |= {"bashrc": "/none", "backups": backups, "packages": []}
+    query |= {"bashrc": "/none", "user": ME, "backups": backups, "packages": []}
     for text in ("[Unit]\n# first\n", "[Unit]\n# then\n"):
         file.write_text(text)
         keep_foreign(str(file), b"", backups)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from strixbox.box.give_back import bashrc_before, give_back_bashrc
 from strixbox.box.tmpfs_mount import fstab_lines, mounted, place
 from strixbox.operations.mount import place_trouble
 from strixbox.operations.shell import has_block
-from tests.unit.box.conftest import ME, started
+from tests.unit.box.conftest import ME, OTHER, asked, needs_root, started
 
 ENTRY = "tmpfs /tmp/cache tmpfs size=1G,nofail 0 0"
 LINES = [b"export A=1"]
@@ -229,5 +230,45 @@ def test_any_mount_point_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/mnt/Größe x" in leftovers.used()
     none = subprocess.CompletedProcess[str]([], 0, stdout="")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: none)
-    query = {"mount": "/mnt/Größe x", "fstab": "/none", "bashrc": "/none", "backups": "/none"}
+    query = {
+        "mount": "/mnt/Größe x",
+        "fstab": "/none",
+        "bashrc": "/none",
+        "user": ME,
+        "backups": "/none",
+    }
     assert footprint.main(query | {"paths": [], "units": [], "packages": []})["mounted"]
+
+
+@needs_root
+def test_a_pipe_a_link_and_a_planted_aside_lead_root_nowhere(theirs: Path, secret: Path) -> None:
+    path, backups = theirs / ".bashrc", secret.parent / "kept"
+    order = {"path": str(path), "user": OTHER, "lines": ["export A=1"], "backups": str(backups)}
+    query = {"paths": [], "units": [], "mount": "/none", "fstab": "/none", "bashrc": str(path)}
+    query |= {"user": OTHER, "backups": str(backups), "packages": []}
+
+    os.mkfifo(path, 0o666)
+    assert "it is no regular file; mend that" in started("bashrc_block", order).stderr
+    assert asked("file_text", {"path": str(path)}) == ""
+    assert not asked("footprint", query)["bashrc"]
+    give_back_bashrc(order | {"bashrc": str(path)})
+    give_back_bashrc(order | {"bashrc": str(path), "user": "none"})
+    path.unlink()
+
+    hidden = secret.parent / "hidden"
+    hidden.write_bytes(BEGIN)
+    hidden.chmod(0o600)
+    path.symlink_to(hidden)
+    assert not asked("footprint", query)["bashrc"]
+    assert "Permission denied; mend that" in started("bashrc_block", order).stderr
+    path.unlink()
+
+    aside, other = theirs / ".bashrc.strixbox-new", theirs / "other"
+    other.write_text("mine")
+    shutil.chown(other, OTHER)
+    aside.symlink_to(other)
+    assert started("bashrc_block", order).returncode == 0
+    assert other.read_text() == "mine"
+    assert path.read_bytes() == BLOCK
+    assert not path.is_symlink()
+    assert "There is no account" in started("bashrc_block", order | {"user": "none"}).stderr
