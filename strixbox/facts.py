@@ -122,6 +122,7 @@ class Footprint(BoxFact[dict[str, Any]]):
     def command(
         self,
         paths: tuple[str, ...],
+        inside: tuple[str, ...],
         units: tuple[str, ...],
         mount: str,
         bashrc: str,
@@ -132,6 +133,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         """Ask the file system, systemd and apt."""
         query = {
             "paths": list(paths),
+            "inside": list(inside),
             "units": list(units),
             "mount": mount,
             "fstab": "/etc/fstab",

@@ -101,6 +101,21 @@ def dead(found: list[dict[str, Any]], cfg: Config, release: Release) -> tuple[Le
     )
 
 
+def strays(found: list[dict[str, Any]], trees: list[str]) -> tuple[str, ...]:
+    """What an uninstall clears outside of the directories that it removes anyway.
+
+    + found: what strixbox/box/leftovers.py tells
+    + trees: what is removed
+    """
+    return tuple(
+        entry["path"]
+        for entry in found
+        if entry["kind"] in ("aside", "temporary")
+        and not entry["busy"]
+        and not any(entry["path"].startswith(f"{tree}/") for tree in trees)
+    )
+
+
 def _goes(entry: dict[str, Any], wanted: set[str]) -> bool:
     kind, path = entry["kind"], entry["path"]
     if kind == "release":

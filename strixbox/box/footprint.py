@@ -52,8 +52,8 @@ def waiting(backups: str, ours: list[str], going: list[str]) -> list[str]:
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"paths", "units", "mount", "fstab", "bashrc", "user", "backups",
-    "packages"}``.
+    """``{"paths", "inside", "units", "mount", "fstab", "bashrc", "user",
+    "backups", "packages"}``.
 
     ``units`` has the unit files, by their paths: of somebody else they are no part of the answer.
     """
@@ -69,10 +69,17 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         # One that its owner had there is not private to the account.
         mounts = [unescape(line.split()[4]) for line in stream if "mode=700,uid=" in line]
-    paths = [path for path in (*query["paths"], *mine) if os.path.lexists(path)]
+    # Where a directory of ours is a link, its removal would leave all that is behind it.
+    behind = [path for path in query["inside"] if os.path.islink(os.path.dirname(path))]
+    paths = [path for path in (*behind, *query["paths"], *mine) if os.path.lexists(path)]
     bashrc = _read_as(query["user"], query["bashrc"])
     return {
         "paths": paths,
+        "links": {
+            path: os.path.realpath(path)
+            for path in (*query["inside"], *query["paths"])
+            if os.path.islink(path) and os.path.isdir(path)
+        },
         "units": units,
         "held": sorted(set(held.stdout.split()) & set(query["packages"])),
         "mounted": mount in mounts,

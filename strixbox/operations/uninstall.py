@@ -5,9 +5,28 @@ from __future__ import annotations
 from pyinfra.context import host
 
 from strixbox.config import Config
-from strixbox.facts import Account, Footprint, RocmRemains
+from strixbox.facts import Account, Footprint, Leftovers, RocmRemains
 from strixbox.launch import SHELL_LINES
-from strixbox.layout import BACKUPS, CHANGES, COMMAND, ETC, OPT, SERVICE, STATE
+from strixbox.layout import (
+    BACKUPS,
+    BIN,
+    BOXTOOLS,
+    CHANGES,
+    COMMAND,
+    ETC,
+    GENERATIONS,
+    LIB,
+    LOCKS,
+    NODES,
+    OPT,
+    RELEASES,
+    SERVICE,
+    STATE,
+    TOOLS,
+    TOOLS_STATE,
+    WHEELS,
+)
+from strixbox.leftovers import UV_CACHE, query, strays
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.python import BUILDER
@@ -22,6 +41,11 @@ UNITS = tuple(
 OURS = (
     *("/etc/tmpfiles.d/strixbox.conf", COMMAND, KEY, PIN, SOURCE),
     *(ETC, OPT, STATE, "/var/cache/strixbox"),
+)
+# What is removed by itself where one of those directories is a link, to a larger disk for one.
+INSIDE = (
+    *(TOOLS, BOXTOOLS, NODES, LIB, BIN, LOCKS, RELEASES, f"{OPT}/uv", f"{OPT}/nodes-extra"),
+    *(GENERATIONS, TOOLS_STATE, WHEELS, UV_CACHE),
 )
 LEFT = (
     "{base}: your models, pictures, workflows and nodes",
@@ -45,6 +69,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     foot = ask(
         Footprint,
         paths=OURS,
+        inside=INSIDE,
         units=UNITS,
         mount=cfg.tmpfs.path,
         bashrc=home,
@@ -55,6 +80,8 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     nothing = cfg.rocm.model_copy(update={"version": None})
     packages = plan(ask(RocmRemains), nothing).packages if purge_rocm else ()
     builder = ask(Account, user=BUILDER)["exists"]
+    asked = query(cfg)
+    left = strays(ask(Leftovers, query=asked), foot["paths"])
     edited = foot["fstab"] or foot["bashrc"] or foot["waiting"]
     if not (
         builder
@@ -64,6 +91,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         or foot["held"]
         or packages
         or edited
+        or left
     ):
         host.noop("nothing of strixbox is on the box")
         return
@@ -87,6 +115,9 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             *("umount", cfg.tmpfs.path),
             mend=f"{cfg.tmpfs.path} is in use: see 'fuser -vm {cfg.tmpfs.path}', then run again.",
         )
+    if left:
+        say(f"remove {', '.join(left)}, left by runs that did not end well")
+        yield write("leftovers", {"query": asked, "paths": list(left)}, live=True)
     if foot["paths"]:
         say(f"remove {', '.join(foot['paths'])}")
         yield Run("rm", "-rf", "--", *foot["paths"], mend="")
@@ -117,5 +148,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         "log": CHANGES,
         "user": cfg.box.user,
     }
+    for path, target in foot["links"].items():
+        say(f"left: {target}, where {path} led; remove it if nothing of yours is in it")
     for line in LEFT:
         say(f"left: {line.format(**names)}")

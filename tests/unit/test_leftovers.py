@@ -9,7 +9,7 @@ import pytest
 from strixbox.config import Config
 from strixbox.generation import Generation
 from strixbox.layout import GENERATIONS, RELEASES, WHEELS
-from strixbox.leftovers import DAY, STALE, begun, dead, query, with_room
+from strixbox.leftovers import DAY, STALE, begun, dead, query, strays, with_room
 from strixbox.preflight import examine
 from strixbox.release import Release, file_name
 from tests.unit.test_planners import GIB, GOOD, disks
@@ -81,6 +81,17 @@ def test_temporary_files_go_and_a_helper_of_sudos_after_a_day(cfg: Config) -> No
     helper = "/tmp/pyinfra-sudo-askpass-0123456789ab"
     assert not goes(cfg, found("askpass", helper, user=True))
     assert goes(cfg, found("askpass", helper, user=True, age=DAY + 1))
+
+
+def test_an_uninstall_clears_what_lies_outside_of_its_trees() -> None:
+    aside = "/etc/fstab.strixbox-new"
+    left = [
+        found("aside", aside),
+        found("aside", "/etc/strixbox/x.strixbox-new"),
+        found("temporary", "/tmp/strixbox-apt-x", busy=True),
+        found("download", "/home/x/ComfyUI/models/vae/m.part"),
+    ]
+    assert strays(left, ["/etc/strixbox"]) == (aside,)
 
 
 def test_both_tiers_are_looked_at(cfg: Config, data: dict[str, Any]) -> None:

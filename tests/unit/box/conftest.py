@@ -24,6 +24,12 @@ MY_GROUP = grp.getgrgid(os.getegid()).gr_name
 
 OTHER = "nobody"  # an account that may do nothing
 
+# What footprint.py is asked about, where nothing is there.
+NO_FOOT: dict[str, Any] = {
+    **{"paths": [], "inside": [], "units": [], "packages": [], "user": ME},
+    **dict.fromkeys(("mount", "fstab", "bashrc", "backups"), "/none"),
+}
+
 
 def _python_for_other() -> str | None:
     """A Python that the other account can read, where this is root; root's own often is not."""

@@ -22,7 +22,7 @@ from strixbox.box.footprint import waiting
 from strixbox.box.fstab_entry import with_entry
 from strixbox.box.give_back import bashrc_before, fstab_before
 from strixbox.box.tmpfs_mount import fstab_lines
-from tests.unit.box.conftest import ME
+from tests.unit.box.conftest import NO_FOOT, asked
 from tests.unit.box.test_text_files import BLOCK, LINES, TEXT
 
 PATH = "/tmp/cache"
@@ -145,8 +145,7 @@ def test_a_unit_of_somebody_elses_returns_and_is_not_ours(
     monkeypatch.setattr("subprocess.run", lambda *_, **__: loaded)
     backups = str(tmp_path / "backups")
     file, link = tmp_path / "comfyui.service", tmp_path / "linked.service"
-    query = {"paths": [], "units": [str(file), str(link)], "mount": PATH, "fstab": "/none"}
-    query |= {"bashrc": "/none", "user": ME, "backups": backups, "packages": []}
+    query = NO_FOOT | {"units": [str(file), str(link)], "backups": backups}
     for text in ("[Unit]\n# first\n", "[Unit]\n# then\n"):
         file.write_text(text)
         keep_foreign(str(file), b"", backups)
@@ -267,3 +266,15 @@ def test_half_a_line_of_the_index_hides_no_other(tmp_path: Path) -> None:
         keep("/a", content, None, str(tmp_path))
     told = entries(str(tmp_path))
     assert [Path(entry["copy"]).read_bytes() for entry in told] == [b"1", b"2", b"1"]
+
+
+def test_what_lies_behind_a_link_of_ours_is_found(tmp_path: Path) -> None:
+    opt, disk, cache = tmp_path / "opt", tmp_path / "disk", tmp_path / "cache"
+    for path in (disk / "releases", disk / "theirs", cache / "wheels"):
+        path.mkdir(parents=True)
+    opt.symlink_to(disk)
+    inside = [str(path) for path in (opt / "releases", opt / "none", cache / "wheels")]
+    query = NO_FOOT | {"paths": [str(opt), str(cache)], "inside": inside}
+    told = asked("footprint", query)
+    assert told["paths"] == [str(opt / "releases"), str(opt), str(cache)]
+    assert told["links"] == {str(opt): str(disk)}

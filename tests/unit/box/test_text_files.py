@@ -24,7 +24,7 @@ from strixbox.box.give_back import bashrc_before, give_back_bashrc
 from strixbox.box.tmpfs_mount import fstab_lines, mounted, place
 from strixbox.operations.mount import place_trouble
 from strixbox.operations.shell import has_block
-from tests.unit.box.conftest import ME, OTHER, asked, needs_root, started
+from tests.unit.box.conftest import ME, NO_FOOT, OTHER, asked, needs_root, started
 
 ENTRY = "tmpfs /tmp/cache tmpfs size=1G,nofail 0 0"
 LINES = [b"export A=1"]
@@ -230,22 +230,14 @@ def test_any_mount_point_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/mnt/Größe x" in leftovers.used()
     none = subprocess.CompletedProcess[str]([], 0, stdout="")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: none)
-    query = {
-        "mount": "/mnt/Größe x",
-        "fstab": "/none",
-        "bashrc": "/none",
-        "user": ME,
-        "backups": "/none",
-    }
-    assert footprint.main(query | {"paths": [], "units": [], "packages": []})["mounted"]
+    assert footprint.main(NO_FOOT | {"mount": "/mnt/Größe x"})["mounted"]
 
 
 @needs_root
 def test_a_pipe_a_link_and_a_planted_aside_lead_root_nowhere(theirs: Path, secret: Path) -> None:
     path, backups = theirs / ".bashrc", secret.parent / "kept"
     order = {"path": str(path), "user": OTHER, "lines": ["export A=1"], "backups": str(backups)}
-    query = {"paths": [], "units": [], "mount": "/none", "fstab": "/none", "bashrc": str(path)}
-    query |= {"user": OTHER, "backups": str(backups), "packages": []}
+    query = NO_FOOT | {"bashrc": str(path), "user": OTHER}
 
     os.mkfifo(path, 0o666)
     assert "it is no regular file; mend that" in started("bashrc_block", order).stderr
