@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LAB_FILE = Path(__file__).parent.parent / ".lab" / "lab.json"
+# Labs beside one another have numbers: STRIXBOX_LAB=2 is another one, with a folder of its own.
+NUMBER = int(os.environ.get("STRIXBOX_LAB", "1"))
+FOLDER = ".lab" if NUMBER == 1 else f".lab{NUMBER}"
+LAB_FILE = Path(__file__).parent.parent / FOLDER / "lab.json"
 
 # Codes of strixbox/preflight.py that no container can satisfy.
 ABSENT_IN_A_CONTAINER = ("CPU.MODEL", "GPU.PCI", "GPU.KFD", "GPU.RENDER", "KERNEL.ROCM")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -15,10 +14,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from strixbox.lab import NUMBER
 from tests.lab.podman import LIMITS, LabError, podman
 
-# Two checkouts may test on one machine at once, each in a lab of its own: STRIXBOX_LAB=2.
-NUMBER = int(os.environ.get("STRIXBOX_LAB", "1"))
 PREFIX = "strixbox-" if NUMBER == 1 else f"strixbox{NUMBER}-"
 NETWORK = f"{PREFIX}lab"
 SUBNET_PREFIX = f"10.89.{76 + NUMBER}"

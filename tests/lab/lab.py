@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from strixbox.lab import LabData
+from strixbox.lab import FOLDER, LabData
 from tests.lab.box import LABEL, NETWORK, PREFIX, SUBNET_PREFIX, Box, address_of, start_box
 from tests.lab.content import Content, armoured, gpg_key
 from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
@@ -47,7 +47,7 @@ class Lab:
 
     def __init__(self, project: Path = PROJECT) -> None:
         self.project = project
-        self.folder = project / ".lab"
+        self.folder = project / FOLDER
         self.key = self.folder / "id_ed25519"
         self.data: dict[str, Any] = {}
         if (self.folder / "lab.json").exists():
