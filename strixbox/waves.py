@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO, Any
 
 import click
+from gevent.monkey import get_original
 
 from strixbox.inventory import Boxes
 
@@ -140,6 +141,16 @@ def part(waves: tuple[Wave, Wave]) -> tuple[Wave, IO[str] | None]:
     return rest, None
 
 
+def _received(reader: IO[str]) -> bytes | None:
+    """What there is to read, empty at the end; None after a while without anything.
+
+    Python looks for signals before it waits: one that comes in between is seen when the wait ends.
+    """
+    # gevent's own select, which pyinfra puts in its place, would run its loop in here.
+    wait = get_original("select", "select")
+    return os.read(reader.fileno(), 1 << 16) if wait([reader], [], [], 0.2)[0] else None
+
+
 class _Waiting:
     """Waits for the child; what shall end this process ends the child as well."""
 
@@ -162,8 +173,10 @@ class _Waiting:
 
     def result(self, reader: IO[str]) -> tuple[int, dict[str, str]]:
         """The child's exit code as a shell gives it, and its boxes' outcomes."""
+        text = b""
         with reader:
-            text = reader.read()
+            while (data := _received(reader)) != b"":
+                text += data or b""
         _, status = os.waitpid(self.child, 0)
         self.over()
         code = os.waitstatus_to_exitcode(status)
