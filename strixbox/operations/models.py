@@ -98,7 +98,9 @@ def refuse_blocked(todo: list[Step]) -> None:
     blocked = [step.path for step in todo if step.action == "blocked"]
     if blocked:
         raise BoxTrouble(
-            f"{', '.join(blocked)} is in the way and not a model file; move it away and run again."
+            f"{', '.join(blocked)} is in the way: a link that leads elsewhere than to this box's"
+            " models_archive, or no file. If it leads into an archive, set models_archive to that;"
+            " else move it away. Then run again."
         )
     missing = [step.path for step in todo if step.action == "missing"]
     if missing:
