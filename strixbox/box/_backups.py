@@ -49,6 +49,24 @@ def note(backups: str, path: str, copy: str, digest: str | None, **about: Any) -
         os.fsync(stream.fileno())
 
 
+def beside(
+    path: str, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> str:
+    """Write what is to stand at ``path`` beside it, onto the disk, for one rename; where."""
+    aside = f"{path}.strixbox-new"
+    if os.path.lexists(aside):
+        os.unlink(aside)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+        stream.flush()
+        os.fsync(descriptor)
+    return aside
+
+
 def keep(
     path: str, content: bytes, info: os.stat_result | None, backups: str, **about: Any
 ) -> None:
@@ -66,14 +84,7 @@ def keep(
     if os.path.exists(copy):
         return
     # Written aside: half a copy of a run that was cut must not count as one.
-    aside = f"{copy}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
+    aside = beside(copy, content)
     if info is not None:
         os.chown(aside, info.st_uid, info.st_gid)
         os.chmod(aside, info.st_mode & 0o777)

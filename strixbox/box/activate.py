@@ -15,7 +15,7 @@ import time
 import urllib.request
 from typing import Any
 
-from strixbox.box._backups import keep_foreign
+from strixbox.box._backups import beside, keep_foreign
 from strixbox.box._telling import tell
 
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
@@ -59,22 +59,14 @@ def generation(path: str) -> dict[str, Any] | None:
 def install(kept: dict[str, Any], backups: str) -> None:
     """Put a generation's files where they belong, each by one rename; others' are kept first."""
     for file in kept["files"]:
-        path, aside = file["path"], f"{file['path']}.strixbox-new"
+        path = file["path"]
         with open(f"{kept['path']}/files{path}", "rb") as stream:
             content = stream.read()
         if _is(path, content, int(file["mode"], 8)):
             continue
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         keep_foreign(path, content, backups)
-        if os.path.lexists(aside):
-            os.unlink(aside)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as stream:
-            stream.write(content)
-            os.fchmod(descriptor, int(file["mode"], 8))
-            stream.flush()
-            os.fsync(descriptor)
-        os.replace(aside, path)
+        os.replace(beside(path, content, int(file["mode"], 8)), path)
 
 
 def _is(path: str, content: bytes, mode: int) -> bool:

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._backups import keep
+from strixbox.box._backups import beside, keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._regular import regular
 
@@ -37,7 +37,7 @@ def main(order: dict[str, Any]) -> None:
             after = with_block(before, block)
             if after == before:
                 return
-            aside = written(path, after, 0o644 if info is None else info.st_mode & 0o7777)
+            aside = beside(path, after, 0o644 if info is None else info.st_mode & 0o7777)
         marked = BEGIN in before or END in before
         if info is not None and (not marked or strange(before, body.splitlines())):
             keep(path, before, info, order["backups"], edited=True)
@@ -57,20 +57,6 @@ def found(path: str) -> tuple[bytes, os.stat_result | None]:
         return regular(path)
     except FileNotFoundError:
         return b"", None
-
-
-def written(path: str, content: bytes, mode: int) -> str:
-    """Write the new text beside its place; where."""
-    aside = f"{path}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        os.fchmod(descriptor, mode)
-        stream.flush()
-        os.fsync(descriptor)
-    return aside
 
 
 if __name__ == "__main__":

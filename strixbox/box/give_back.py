@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._backups import entries, keep
+from strixbox.box._backups import beside, entries, keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._fstab import mount_point, ours
 from strixbox.box._moving import move
@@ -65,18 +65,8 @@ def replace(path: str, content: bytes) -> None:
     """Write ``path`` anew with its owner and mode, by one rename; a link's target, not the link."""
     path = os.path.realpath(path)
     info = os.stat(path)
-    aside = f"{path}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        if os.geteuid() == 0:
-            os.fchown(descriptor, info.st_uid, info.st_gid)
-        os.fchmod(descriptor, info.st_mode & 0o7777)
-        os.fsync(descriptor)
-    os.replace(aside, path)
+    owner = (info.st_uid, info.st_gid) if os.geteuid() == 0 else None
+    os.replace(beside(path, content, info.st_mode & 0o7777, owner), path)
 
 
 def read(path: str) -> bytes | None:

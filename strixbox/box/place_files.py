@@ -15,7 +15,7 @@ import pwd
 import sys
 from typing import Any
 
-from strixbox.box._backups import keep_foreign
+from strixbox.box._backups import beside, keep_foreign
 
 
 def place_directory(wanted: dict[str, Any]) -> None:
@@ -39,14 +39,7 @@ def place_file(wanted: dict[str, Any], backups: str) -> None:
         raise SystemExit(f"{path} is neither file nor directory; move it away and run again")
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     keep_foreign(path, content, backups)
-    aside = f"{path}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
+    aside = beside(path, content)
     _own(aside, wanted)
     os.replace(aside, path)
     _flush_directory(os.path.dirname(path))
