@@ -38,9 +38,23 @@ def systemctl(*words: str) -> str | None:
     return None if answer.returncode == 0 else (answer.stderr.strip() or "systemctl failed")
 
 
-def reload(service: str) -> str | None:
-    """Have systemd read the unit as it is written and start it at boot; None, or its words."""
+def known(service: str) -> str | None:
+    """Have systemd know the unit as it is written and start it at boot; None, or its words.
+
+    Where it does already it is not told: that takes longer than all else of a changed text.
+    """
+    unit = shown(service, "NeedDaemonReload", "UnitFileState")
+    if unit["NeedDaemonReload"] == "no" and unit["UnitFileState"] == "enabled":
+        return None
     return systemctl("daemon-reload") or systemctl("enable", "--quiet", service)
+
+
+def shown(service: str, *properties: str) -> dict[str, str]:
+    """systemd's view of the unit; empty words where it has none."""
+    show = ["systemctl", "show", f"--property={','.join(properties)}", service]
+    answer = subprocess.run(show, capture_output=True, text=True, check=False)
+    told = dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
+    return {name: told.get(name, "") for name in properties}
 
 
 def generation(path: str) -> dict[str, Any] | None:
@@ -83,7 +97,7 @@ def _is(path: str, content: bytes, mode: int) -> bool:
 def start(service: str, url: str, timeout: float) -> str | None:
     """Restart the service and wait until it answers and goes on; None, or why it does not."""
     systemctl("reset-failed", service)
-    trouble = reload(service) or systemctl("restart", service)
+    trouble = known(service) or systemctl("restart", service)
     if trouble:
         return trouble
     begin = time.monotonic()
@@ -92,7 +106,8 @@ def start(service: str, url: str, timeout: float) -> str | None:
     answered: float | None = None  # when, and by which process
     first = ""
     while (waited := time.monotonic() - begin) < timeout or answered is not None:
-        state, process = _running(service)
+        unit = shown(service, "ActiveState", "MainPID")
+        state, process = unit["ActiveState"], unit["MainPID"]
         if state == "failed" or (answered is not None and state != "active"):
             when = "" if answered is None else " after it had answered"
             return f"the service failed{when}: {_log(service)}"
@@ -112,14 +127,6 @@ def start(service: str, url: str, timeout: float) -> str | None:
             tell(f"waiting for {url} since {waited:.0f} s")
         time.sleep(0.25)
     return f"{url} was not answered in {timeout} s ({reason}): " + _log(service)
-
-
-def _running(service: str) -> tuple[str, str]:
-    """State and process number of a service."""
-    show = ["systemctl", "show", "--value", "--property=ActiveState,MainPID", service]
-    words = subprocess.run(show, capture_output=True, text=True, check=False).stdout.split()
-    state = next((word for word in words if not word.isdigit()), "unknown")
-    return state, next((word for word in words if word.isdigit()), "0")
 
 
 def _unanswered(url: str) -> str | None:
@@ -166,8 +173,8 @@ def main(order: dict[str, Any]) -> None:
     if not os.path.islink(link) or os.readlink(link) != wanted["release"]:
         point(link, wanted["release"])
     # What differs may be the script of a profile that is not in use: a picture is not cut for that.
-    restart = order["restart"] or systemctl("is-active", service) is not None
-    trouble = start(service, wanted["url"], timeout) if restart else reload(service)
+    restart = order["restart"] or shown(service, "ActiveState")["ActiveState"] != "active"
+    trouble = start(service, wanted["url"], timeout) if restart else known(service)
     if trouble is None:
         answered(order, wanted["path"])
         return

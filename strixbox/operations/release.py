@@ -80,11 +80,10 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
         say(f"{SERVICE}: {trouble}")
     if not in_use:
         say(f"{generation.path}: note that it answers and is in use")
-    if unkept:
-        yield placing(unkept)
-    if wrong:
-        # What others wrote in their place is copied to the backups by this command.
-        yield placing(wrong)
+    if unkept or wrong:
+        # The generation before what it is put in place from. What others wrote in their places is
+        # copied to the backups by this command.
+        yield placing((*unkept, *wrong))
     yield activating(generation.path, cfg.comfyui.start_timeout, restart=bool(troubles))
 
 

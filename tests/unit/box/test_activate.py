@@ -31,3 +31,23 @@ def test_the_note_of_an_answer_is_on_the_disk_before_it_has_its_name(
     assert int((folder / "answered").read_text()) > 5
     assert [path.name for path in folder.iterdir()] == ["answered"]
     assert link.resolve() == folder
+
+
+@pytest.mark.parametrize(
+    ("stale", "state", "told"),
+    [
+        ("no", "enabled", []),
+        ("yes", "enabled", ["daemon-reload", "enable"]),
+        ("no", "disabled", ["daemon-reload", "enable"]),
+        ("", "", ["daemon-reload", "enable"]),
+    ],
+)
+def test_systemd_is_told_of_a_unit_only_where_it_does_not_know_it(
+    monkeypatch: pytest.MonkeyPatch, stale: str, state: str, told: list[str]
+) -> None:
+    said: list[str] = []
+    unit = {"NeedDaemonReload": stale, "UnitFileState": state}
+    monkeypatch.setattr(activate, "shown", lambda service, *names: unit)
+    monkeypatch.setattr(activate, "systemctl", lambda *words: said.append(words[0]))
+    assert activate.known("comfyui.service") is None
+    assert said == told
