@@ -10,11 +10,15 @@ from typing import Any
 FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\n"
 
 
-def installed(names: list[str], query: str, native: str) -> dict[str, dict[str, Any]]:
-    """Version (None: not installed whole) and whether it is held, of the box's own architecture."""
+def installed(names: list[str], query: str) -> dict[str, dict[str, Any]]:
+    """Version (None: not installed whole) and whether it is held, of the box's own architecture.
+
+    That is dpkg's, which is asked about as well.
+    """
     found: dict[str, dict[str, Any]] = {name: {"version": None, "held": False} for name in names}
-    for line in query.splitlines():
-        name, architecture, status, version = line.split("\t")
+    lines = [line.split("\t") for line in query.splitlines()]
+    native = next((line[1] for line in lines if line[0] == "dpkg"), "")
+    for name, architecture, status, version in lines:
         if name in found and status[1:2] == "i" and architecture in (native, "all"):
             found[name] = {"version": version, "held": status.startswith("h")}
     return found
@@ -22,11 +26,9 @@ def installed(names: list[str], query: str, native: str) -> dict[str, dict[str, 
 
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """``{"packages"}``; the hold is dpkg's own, since apt-mark needs sources that can be read."""
-    command = ["dpkg-query", "--show", f"--showformat={FORM}", *query["packages"]]
+    command = ["dpkg-query", "--show", f"--showformat={FORM}", "dpkg", *query["packages"]]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    own = ["dpkg", "--print-architecture"]
-    native = subprocess.run(own, capture_output=True, text=True, check=False).stdout.strip()
-    return installed(query["packages"], answer.stdout, native)
+    return installed(query["packages"], answer.stdout)
 
 
 if __name__ == "__main__":

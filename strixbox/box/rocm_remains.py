@@ -12,6 +12,12 @@ from typing import Any
 FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\t${Maintainer}\n"
 
 
+def architecture(query: str) -> str:
+    """The box's own, which is dpkg's; from the same table."""
+    lines = (line.split("\t") for line in query.splitlines())
+    return next((line[1] for line in lines if line[0] == "dpkg"), "")
+
+
 def packages(query: str, native: str) -> list[dict[str, Any]]:
     """Packages of AMD's people in any state dpkg knows, ``rc`` included.
 
@@ -19,12 +25,12 @@ def packages(query: str, native: str) -> list[dict[str, Any]]:
     """
     found = []
     for line in query.splitlines():
-        package, architecture, status, version, maintainer = line.split("\t", 4)
+        package, built_for, status, version, maintainer = line.split("\t", 4)
         if "@amd.com" in maintainer and status.strip() not in ("un", ""):
-            foreign = architecture not in (native, "all", "")
+            foreign = built_for not in (native, "all", "")
             found.append(
                 {
-                    "package": f"{package}:{architecture}" if foreign else package,
+                    "package": f"{package}:{built_for}" if foreign else package,
                     "status": status.strip(),
                     "version": version,
                 }
@@ -101,12 +107,13 @@ def output(*words: str) -> str:
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """No settings: everything that may be AMD's is told, and decided elsewhere."""
-    native = output("dpkg", "--print-architecture").strip()
+    known = output("dpkg-query", "--show", f"--showformat={FORM}")
+    native = architecture(known)
     opt = trees("/opt/rocm*")
     entries = loader("/etc/ld.so.conf.d/*rocm*")
     paths = [entry["path"] for entry in (*entries, *opt)]
     return {
-        "packages": packages(output("dpkg-query", "--show", f"--showformat={FORM}"), native),
+        "packages": packages(known, native),
         "sources": _texts(
             "/etc/apt/sources.list",
             "/etc/apt/sources.list.d/*.list",

@@ -6,7 +6,6 @@ import ctypes
 import glob
 import json
 import os
-import platform
 import pwd
 import re
 import struct
@@ -48,6 +47,13 @@ def output(*words: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout
+
+
+def packages(*names: str) -> dict[str, str]:
+    """dpkg's status and version of packages, as ``ii 1.2``; empty for an unknown one."""
+    shown = output("dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}${Version}\n", *names)
+    found = dict(line.partition(" ")[::2] for line in shown.splitlines())
+    return {name: found.get(name, "").strip() for name in names}
 
 
 def distribution() -> str:
@@ -190,14 +196,13 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"user", "home", "port", "service", "seal"}``."""
     meminfo = re.search(r"^MemTotal:\s+(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
     cpu = re.search(r"^model name\s*:\s*(.+)$", text("/proc/cpuinfo"), re.MULTILINE)
-    holder = listener(query["port"])
-    driver = output("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Version}", "amdgpu-dkms")
-    firmware = output("dpkg-query", "-W", "-f", "${Version}", "linux-firmware")
-    rocm = output("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Version}", "rocm-core")
+    known = packages("amdgpu-dkms", "linux-firmware", "rocm-core")
+    ours = service_holds(query["service"], query["port"])
+    kernel = os.uname()
     return {
         "distribution": distribution(),
-        "machine": platform.machine(),
-        "kernel": platform.release(),
+        "machine": kernel.machine,
+        "kernel": kernel.release,
         "cpu": cpu.group(1).strip() if cpu else "",
         "memory": int(meminfo.group(1)) * 1024 if meminfo else 0,
         "gpus": gpus(),
@@ -206,9 +211,9 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "render": bool(glob.glob("/dev/dri/renderD*")),
         "disks": {path: disk(path) for path in ("/opt/strixbox", "/var/cache", query["home"])},
         "sealed": os.path.exists(query["seal"]),
-        "rocm": rocm.strip(),
-        "driver": driver.strip(),
-        "firmware": firmware.strip(),
+        "rocm": known["rocm-core"],
+        "driver": known["amdgpu-dkms"],
+        "firmware": known["linux-firmware"].partition(" ")[2],
         "mes": mes_firmware(),
         "overrides": overrides(query["home"]),
         "secure_boot": secure_boot(),
@@ -220,7 +225,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         else False,
         "read_only": [path for path in ("/", "/etc", "/opt", "/var") if not writable(path)],
         "init": text("/proc/1/comm").strip(),
-        "port": None if service_holds(query["service"], query["port"]) else holder,
+        "port": None if ours else listener(query["port"]),
         "container": output("systemd-detect-virt", "--container").strip() or "none",
     }
 

@@ -44,13 +44,8 @@ def mounted(mountinfo: str, path: str) -> dict[str, Any] | None:
 
 def stale(path: str) -> bool:
     """Whether systemd has not read the fstab entry of ``path`` as it stands now."""
-    escaped = subprocess.run(
-        ["systemd-escape", "--path", "--suffix=mount", path],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    command = ["systemctl", "show", "--property", "NeedDaemonReload,LoadState", escaped]
+    # systemctl knows the unit of a path (systemctl(1), "Parameter Syntax").
+    command = ["systemctl", "show", "--property", "NeedDaemonReload,LoadState", path]
     shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return "NeedDaemonReload=yes" in shown or "LoadState=loaded" not in shown
 

@@ -87,8 +87,11 @@ def test_apts_simulation_is_read_whole() -> None:
 
 
 def test_what_is_installed_is_of_the_boxs_own_architecture_and_held_by_dpkg() -> None:
-    query = "a\tamd64\thi \t2\na\ti386\tii \t1\nb\tall\tii \t3\nc\tamd64\trc \t4\n"
-    assert installed.installed(["a", "b", "c", "d"], query, "amd64") == {
+    query = (
+        "a\tamd64\thi \t2\na\ti386\tii \t1\nb\tall\tii \t3\nc\tamd64\trc \t4\n"
+        "dpkg\tamd64\tii \t1.22\n"
+    )
+    assert installed.installed(["a", "b", "c", "d"], query) == {
         "a": {"version": "2", "held": True},
         "b": {"version": "3", "held": False},
         "c": {"version": None, "held": False},
