@@ -67,7 +67,7 @@ class Checkouts(BoxFact[dict[str, dict[str, Any]]]):
 
 
 class Environments(BoxFact[dict[str, dict[str, Any]]]):
-    """For each Python environment: ``python``, ``packages``, torch's ``hip`` and ``owners``."""
+    """For each Python environment: ``python``, ``packages``, ``damaged``, ``hip``, ``owners``."""
 
     table = "paths"
 

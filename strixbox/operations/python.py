@@ -8,6 +8,7 @@ builds nor starts what is in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -158,7 +159,7 @@ def python_environment(release: Release) -> Steps:
         return
     say(f"{venv}: Python {python.version}, {len(needs.packages)} packages to install")
     if 0 < len(needs.packages) <= 5:
-        say(", ".join(f"{name} {found or 'absent'}" for name, found in needs.packages.items()))
+        say(", ".join(f"{name} {needs.now(name)}" for name in needs.packages))
     yield Run("mkdir", "-p", release.path, mend="")
     yield Run("touch", _marker(release), mend="")
     if needs.anew:
@@ -176,7 +177,7 @@ def python_environment(release: Release) -> Steps:
             mend="The stack's wheels could not be installed; the lines above say why. Free disk"
             f" room or remove the damaged file in {WHEELS}, then run again.",
         )
-    yield _install_lock(python, venv, python.requirements, builder)
+    yield _install_lock(python, venv, python.requirements, builder, needs.damaged)
     yield handed_over(release, build=False)
     yield Run("rm", _marker(release), mend="")
     left = environment_needs(release)
@@ -211,7 +212,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         yield Run("rm", "-rf", path, mend="")
         yield _new_venv(python, path, ())
     yield Run("touch", marker, mend="")
-    yield _install_lock(python, path, lock, ())
+    yield _install_lock(python, path, lock, (), now["damaged"] if not anew else {})
     yield Run("rm", marker, mend="")
 
 
@@ -221,11 +222,18 @@ class Needs:
 
     anew: bool
     packages: dict[str, str | None]  # version that is there, by name of a package that is wrong
+    damaged: dict[str, str]  # a file that is wrong, by name of a pinned package
     wheels: tuple[Wheel, ...]
     loose: bool  # another account than root may write to it
 
     def __bool__(self) -> bool:
         return self.anew or bool(self.packages) or self.loose
+
+    def now(self, name: str) -> str:
+        """What there is of a package that is wrong."""
+        if name in self.damaged:
+            return f"damaged ({self.damaged[name]})"
+        return self.packages[name] or "absent"
 
 
 def environment_needs(release: Release) -> Needs:
@@ -248,9 +256,10 @@ def lacking(release: Release, now: dict[str, Any], *, begun: bool) -> Needs:
     anew = now["python"] != release.python.version or begun
     held = {} if anew else now["packages"]
     wrong = {n: held.get(n) for n, v in release.packages().items() if held.get(n) != v}
+    damaged = {} if anew else {n: path for n, path in now["damaged"].items() if n in wrong}
     wheels = tuple(w for w in release.python.wheels if canonicalize_name(w.project) in wrong)
     loose = not anew and now["owners"] != ["root"]
-    return Needs(anew, wrong, wheels, loose)
+    return Needs(anew, wrong, damaged, wheels, loose)
 
 
 def node_record(release: Release) -> str:
@@ -346,9 +355,13 @@ def _new_venv(python: Python, path: str, builder: tuple[str, ...]) -> Run:
     )
 
 
-def _install_lock(python: Python, path: str, lock: str, builder: tuple[str, ...]) -> Run:
+def _install_lock(
+    python: Python, path: str, lock: str, builder: tuple[str, ...], damaged: Iterable[str]
+) -> Run:
+    # uv goes by names and versions, and would leave those that are damaged.
     return _uv(
         *(python, builder, "pip", "install", "--quiet", "--python", path),
+        *(f"--reinstall-package={name}" for name in damaged),
         *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--compile-bytecode"),
         *("--default-index", python.index_url, "--requirements", f"{LOCKS}/{lock}.txt"),
         mend=f"The packages of {lock} could not be installed from {python.index_url}; see that the"

@@ -88,7 +88,8 @@ def torch(cfg: Config, release: Release) -> Row:
     wrong = sorted(name for name, version in pins.items() if now["packages"].get(name) != version)
     kind = cfg.python.hip is None or str(now["hip"] or "").startswith(cfg.python.hip)
     if wrong or not kind:
-        found = ", ".join(f"{n} {now['packages'].get(n, 'absent')}" for n in wrong[:3])
+        there = dict.fromkeys(now["damaged"], "damaged") | now["packages"]
+        found = ", ".join(f"{name} {there.get(name, 'absent')}" for name in wrong[:3])
         return Row("torch", "WRONG", f"hip {now['hip']}; {found}")
     return Row("torch", "right", f"{pins['torch']}, hip {now['hip']}")
 

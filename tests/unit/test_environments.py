@@ -28,7 +28,7 @@ def release(cfg: Config) -> Release:
 def holding(release: Release, **own: Any) -> dict[str, Any]:
     """An environment that is as it shall be, but for what is given."""
     right = {"python": "3.12", "packages": release.packages(), "hip": "6.4", "owners": ["root"]}
-    return right | own
+    return {"damaged": {}} | right | own
 
 
 def test_an_environment_as_pinned_needs_nothing(release: Release) -> None:
@@ -81,7 +81,13 @@ class StandInBox:
 @pytest.fixture
 def box(monkeypatch: pytest.MonkeyPatch, release: Release) -> StandInBox:
     """A bare box."""
-    absent: dict[str, Any] = {"python": None, "packages": {}, "hip": None, "owners": []}
+    absent: dict[str, Any] = {
+        "python": None,
+        "packages": {},
+        "damaged": {},
+        "hip": None,
+        "owners": [],
+    }
     made = StandInBox(
         {
             facts.FileStates: {"kind": "absent"},
@@ -131,6 +137,19 @@ def test_taking_back_is_all_that_a_loose_environment_needs(
     box.answers[facts.Environments] = holding(release, owners=["anna", "root"])
     (command,) = commands(python.python_environment, release=release)
     assert '"build": false' in told(command)
+
+
+def test_a_damaged_package_is_installed_again_and_no_other(
+    box: StandInBox, release: Release
+) -> None:
+    now = holding(release)
+    del now["packages"]["aiohttp"]
+    box.answers[facts.Environments] = now | {"damaged": {"aiohttp": "aiohttp/web.py", "his": "x"}}
+    made = commands(python.python_environment, release=release)
+    (line,) = (told(command) for command in made if "pip" in told(command))
+    assert "--reinstall-package=aiohttp" in line
+    assert line.count("--reinstall") == 1
+    assert "aiohttp damaged (aiohttp/web.py)" in box.said
 
 
 def test_requirements_that_failed_are_tried_again_and_no_others(

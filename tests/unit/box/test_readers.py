@@ -84,6 +84,7 @@ def test_an_environment_is_read_from_its_files(tmp_path: Path) -> None:
     assert environments.environment(str(tmp_path)) == {
         "python": "3.12",
         "packages": {"torch-audio": "2.6.0+rocm"},
+        "damaged": {},
         "hip": "6.4.43484",
         "owners": [ME],
     }
@@ -91,7 +92,37 @@ def test_an_environment_is_read_from_its_files(tmp_path: Path) -> None:
 
 def test_an_environment_that_is_not_there_is_empty(tmp_path: Path) -> None:
     found = environments.environment(str(tmp_path / "none"))
-    assert found == {"python": None, "packages": {}, "hip": None, "owners": []}
+    assert found == {"python": None, "packages": {}, "damaged": {}, "hip": None, "owners": []}
+
+
+def distribution(site: Path, name: str, files: dict[str, str], record: str = "") -> None:
+    """Install some files as pip and uv record them."""
+    for path, text in files.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_text(text)
+    info = site / f"{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: 1\n\n")
+    rows = [f'"{path}",sha256=x,{len(text)}\n' for path, text in files.items()]
+    (info / "RECORD").write_text("".join(rows) + record + f"{name}-1.dist-info/RECORD,,\n")
+
+
+def test_a_package_that_lost_a_file_or_a_part_of_one_is_damaged(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    script = {"../../../bin/run": "#!x"}
+    distribution(site, "whole", {"whole/a, b.py": "1"} | script, "whole/c.pyc,,\nwhole/d.pyc,sha256=x,9\n")
+    distribution(site, "gone", {"gone/a.py": "1", "gone/b.py": "1"})
+    distribution(site, "edited", {"edited.py": "12"})
+    # The second put its own file in the place of the first one's.
+    distribution(site, "one", {"shared/x.py": "1"})
+    distribution(site, "two", {"shared/x.py": "12"})
+    (site / "gone" / "b.py").unlink()
+    (site / "edited.py").write_text("1")
+
+    found = environments.environment(str(tmp_path))
+
+    assert found["damaged"] == {"gone": "gone/b.py", "edited": "edited.py"}
+    assert found["packages"] == {"whole": "1", "one": "1", "two": "1"}
 
 
 def test_an_environment_whose_python_is_gone_has_none(tmp_path: Path) -> None:
