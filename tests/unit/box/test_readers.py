@@ -110,7 +110,9 @@ def distribution(site: Path, name: str, files: dict[str, str], record: str = "")
 def test_a_package_that_lost_a_file_or_a_part_of_one_is_damaged(tmp_path: Path) -> None:
     site = tmp_path / "lib" / "python3.12" / "site-packages"
     script = {"../../../bin/run": "#!x"}
-    distribution(site, "whole", {"whole/a, b.py": "1"} | script, "whole/c.pyc,,\nwhole/d.pyc,sha256=x,9\n")
+    distribution(
+        site, "whole", {"whole/a, b.py": "1"} | script, "whole/c.pyc,,\nwhole/d.pyc,sha256=x,9\n"
+    )
     distribution(site, "gone", {"gone/a.py": "1", "gone/b.py": "1"})
     distribution(site, "edited", {"edited.py": "12"})
     # The second put its own file in the place of the first one's.
