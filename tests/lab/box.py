@@ -21,8 +21,10 @@ PREFIX = "strixbox-" if NUMBER == 1 else f"strixbox{NUMBER}-"
 NETWORK = f"{PREFIX}lab"
 SUBNET_PREFIX = f"10.89.{76 + NUMBER}"
 LABEL = f"strixbox={NUMBER}"
+MIRROR_ADDRESS = f"{SUBNET_PREFIX}.2"
 START = (
     *("--systemd=always", "--cap-add", "SYS_ADMIN", "--network", NETWORK),
+    *("--add-host", f"mirror.lab:{MIRROR_ADDRESS}", "--add-host", f"radeon.lab:{MIRROR_ADDRESS}"),
     *LIMITS,
 )
 
@@ -130,7 +132,7 @@ def start_box(name: str, image: str, key: Path) -> Box:
     address = fixed_address(name, key.parent)
     podman(
         *("run", "--detach", *START, "--hostname", name, "--name", container),
-        *("--ip", address, "--mac-address", mac_of(address), "--network-alias", name),
+        *("--ip", address, "--mac-address", mac_of(address)),
         *("--label", LABEL, "--label", "strixbox-kind=box", image, "/sbin/init"),
     )
     box = Box(name, address_of(container), key)

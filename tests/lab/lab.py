@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from strixbox.lab import FOLDER, LabData
-from tests.lab.box import LABEL, NETWORK, PREFIX, SUBNET_PREFIX, Box, address_of, start_box
+from tests.lab.box import (
+    LABEL,
+    MIRROR_ADDRESS,
+    NETWORK,
+    PREFIX,
+    SUBNET_PREFIX,
+    Box,
+    address_of,
+    start_box,
+)
 from tests.lab.content import Content, armoured, gpg_key
 from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
 
@@ -155,7 +164,8 @@ class Lab:
 
     def _network(self) -> None:
         if podman("network", "exists", NETWORK, check=False).returncode != 0:
-            podman("network", "create", "--subnet", SUBNET, NETWORK)
+            # Names are in every box's /etc/hosts (box.START): one thing less that can be late.
+            podman("network", "create", "--disable-dns", "--subnet", SUBNET, NETWORK)
 
     def system_image(self) -> str:
         """The base system with the account, before it knows this lab's keys."""
@@ -250,30 +260,33 @@ class Lab:
         made = hashlib.sha256(program + str(self.folder).encode()).hexdigest()[:12]
         form = '{{.State.Running}} {{index .Config.Labels "made"}}'
         shown = podman("inspect", "--format", form, MIRROR, check=False).stdout.strip()
-        if shown == f"true {made}":
+        if shown == f"true {made}" and self._mirror_answers(seconds=2):
             return
         podman("rm", "--force", "--time", "0", MIRROR, check=False)
         podman(
             *("run", "--detach", "--name", MIRROR, "--network", NETWORK, "--label", f"made={made}"),
-            *("--label", LABEL, "--ip", f"{SUBNET_PREFIX}.2"),
-            *("--network-alias", "mirror.lab", "--network-alias", "radeon.lab", *LIMITS),
+            *("--label", LABEL, "--ip", MIRROR_ADDRESS, *LIMITS),
             *("--volume", f"{self.folder / 'mirror'}:/srv/mirror:ro"),
             *("--volume", f"{HERE / 'mirror' / 'server.py'}:/srv/server.py:ro"),
             *(f"{IMAGES}mirror-image", "python3", "/srv/server.py", "/srv/mirror"),
         )
-        end = time.monotonic() + 20
+        if not self._mirror_answers(seconds=20):
+            log = podman("logs", MIRROR, check=False)
+            raise LabError(f"the mirror does not answer: {(log.stdout + log.stderr)[-300:]}")
+
+    def _mirror_answers(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
                 self._mirror_call("GET", "/_log")
             except OSError:
                 time.sleep(0.1)
             else:
-                return
-        log = podman("logs", MIRROR, check=False)
-        raise LabError(f"the mirror does not answer: {(log.stdout + log.stderr)[-300:]}")
+                return True
+        return False
 
     def _mirror_call(self, method: str, path: str, body: bytes | None = None) -> str:
-        url = f"http://{address_of(MIRROR)}{path}"
+        url = f"http://{MIRROR_ADDRESS}{path}"
         request = urllib.request.Request(url, data=body, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=10) as answer:

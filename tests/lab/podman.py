@@ -21,7 +21,6 @@ HOST_PACKAGES = {
 }
 HOST_FILES = {
     "/usr/lib/podman/netavark": "netavark",
-    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
 }
 
 # Without these runc fails with 'setrlimit' where the machine gives no CAP_SYS_RESOURCE.
