@@ -9,5 +9,6 @@ CODES = frozenset(
         *("GPU.CARVE_OUT", "GPU.GTT"),
         *("KERNEL.ROCM", "DRIVER.DKMS", "FIRMWARE.BROKEN", "ENV.OVERRIDE", "DISK.ROOM"),
         *("USER.HOME", "PORT.TAKEN", "BOOT.SECURE"),
+        *("MODELS.ARCHIVE", "MODELS.PLACE", "MODELS.ROOM"),
     }
 )

@@ -247,7 +247,10 @@ class Installed(BoxFact[dict[str, dict[str, Any]]]):
 
 
 class VerifiedFiles(BoxFact[dict[str, Any]]):
-    """``files``: kind and verified sha256 by path; ``urls``: hashes recorded at first use."""
+    """``files``: kind and verified sha256 by path; ``urls``: hashes recorded at first use.
+
+    ``rooms``: device and free bytes by directory.
+    """
 
     def command(self, paths: tuple[str, ...], records: str, user: str | None = None) -> Question:
         """Ask about ``paths``, which ``user`` owns (None: root); nothing is hashed."""

@@ -150,6 +150,14 @@ def begun(survey: dict[str, Any], cfg: Config, release: Release) -> tuple[str, .
     return (*built, *packages)
 
 
+def by_device(gone: tuple[Leftover, ...]) -> dict[int, int]:
+    """The room that leftovers take on each disk."""
+    rooms: dict[int, int] = {}
+    for one in gone:
+        rooms[one.device] = rooms.get(one.device, 0) + one.bytes
+    return rooms
+
+
 def with_room(
     survey: dict[str, Any], found: list[dict[str, Any]], cfg: Config, release: Release
 ) -> dict[str, Any]:
@@ -158,9 +166,7 @@ def with_room(
     + survey: what preflight knows of the box
     + found: what strixbox/box/leftovers.py tells
     """
-    rooms: dict[int, int] = {}
-    for one in dead(found, cfg, release):
-        rooms[one.device] = rooms.get(one.device, 0) + one.bytes
+    rooms = by_device(dead(found, cfg, release))
     for entry in found:
         if entry["kind"] == "begun" or entry["path"] == release.path:
             rooms[entry["device"]] = rooms.get(entry["device"], 0) + entry["bytes"]

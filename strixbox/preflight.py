@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from strixbox.config import Config
+from strixbox.models import crowded, obstacles, plan, unmounted
 
 Verdict = Literal["ok", "warn", "refuse", "accepted"]
 GIB = 1 << 30
@@ -335,6 +336,37 @@ def port(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         f"port {cfg.comfyui.port}: {survey['port'] or 'free or our own'}",
         "stop that program, or set comfyui_port",
     )
+
+
+def models(
+    known: Mapping[str, Any], tier: Mapping[str, Any] | None, cfg: Config, freed: Mapping[int, int]
+) -> tuple[Finding, ...]:
+    """The archive's disk, what stands in models' places, and the room that they need.
+
+    + known: what strixbox/box/verified_files.py tells
+    + tier: what strixbox/box/model_tier.py tells of the archive; None where there is none
+    + freed: bytes by device that this run makes free before
+    """
+    archive, active = cfg.models.archive, f"{cfg.comfyui.base_directory}/models"
+    todo = plan(cfg.models.manifest, active, archive, known)
+    away = unmounted(archive, tier) if archive and tier else None
+    looks = {
+        "MODELS.ARCHIVE": ([away] if away else [], archive or "one tier"),
+        # Of an archive that is not there, nothing can be told.
+        "MODELS.PLACE": ([] if away else obstacles(todo), f"{len(todo)} to be put in order"),
+        "MODELS.ROOM": ([] if away else list(crowded(todo, known, freed)), "enough"),
+    }
+    findings = (
+        Finding(
+            code, "refuse" if found else "ok", "; ".join(e for e, _ in found) or good, _mend(found)
+        )
+        for code, (found, good) in looks.items()
+    )
+    return tuple(accepted(finding, cfg.box.accept) for finding in findings)
+
+
+def _mend(found: list[tuple[str, str]]) -> str:
+    return "; ".join(dict.fromkeys(mend for _, mend in found))
 
 
 def boot(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:

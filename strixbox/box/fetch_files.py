@@ -224,7 +224,7 @@ def _write(path: str, text: str) -> None:
 def have(item: dict[str, Any], wanted: str | None) -> tuple[str, os.stat_result]:
     """Have one file at its place; its hash, and what it was when it was hashed."""
     path = item["path"]
-    if os.path.lexists(path):
+    if os.path.lexists(path) and not leads_nowhere(path, item.get("link")):
         found, info = sha256(path)
         if wanted and found != wanted:
             raise SystemExit(
@@ -254,6 +254,13 @@ def have(item: dict[str, Any], wanted: str | None) -> tuple[str, os.stat_result]
     return found, os.lstat(path)
 
 
+def leads_nowhere(path: str, target: str | None) -> bool:
+    """Whether there is the link to ``target`` that the file replaces, and nothing at its end."""
+    if target is None or os.path.lexists(target):
+        return False
+    return os.path.islink(path) and os.readlink(path) == target
+
+
 def trouble(error: OSError, item: dict[str, Any]) -> str:
     """What the system refused, and the mend."""
     path, owner = item["path"], item["owner"]
@@ -275,7 +282,10 @@ def trouble(error: OSError, item: dict[str, Any]) -> str:
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"items": [{"url", "path", "sha256", "owner"}], "records"}``; owner None: root's own."""
+    """``{"items": [{"url", "path", "sha256", "owner"}], "records"}``; owner None: root's own.
+
+    ``link`` of an item: where a link leads that may stand in its place, and is replaced.
+    """
     records = Records(order["records"])
     for item in order["items"]:
         wanted = item["sha256"] or records.data["urls"].get(item["url"])

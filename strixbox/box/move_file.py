@@ -81,38 +81,63 @@ def flush(path: str) -> None:
 
 
 def move(item: dict[str, Any]) -> None:
-    """Move ``source`` to ``target``; with ``link`` the source becomes a link to it."""
-    source, target = item["source"], item["target"]
+    """Move ``source`` to ``target``; where ``link`` names a place, a link there leads to it."""
+    source, target, link = item["source"], item["target"], item["link"]
     if os.path.lexists(target) and not os.path.islink(target):
+        if os.path.samestat(os.lstat(source), os.lstat(target)):
+            raise SystemExit(
+                f"{source} and {target} are one file, and it was left alone: both directories lead"
+                " to the same place; name another models_archive, then run again"
+            )
         if sha256(target) != sha256(source):
             raise SystemExit(
                 f"{source} and {target} both exist and differ; both were left alone: remove the one"
                 " you do not want, then run again"
             )
     else:
-        part = f"{target}.part"
-        discard(part)
-        free = os.statvfs(os.path.dirname(target))
-        if os.path.getsize(source) > free.f_bavail * free.f_frsize:
-            raise SystemExit(
-                f"{os.path.dirname(target)} has no room for {source}; free disk room, run again"
-            )
-        print(f"moving {source} to {target}", flush=True)
-        read = copy(source, part)
-        if sha256(part) != read:
-            os.unlink(part)
-            raise SystemExit(f"{target} was not written as read; see dmesg for disk errors")
-        os.replace(part, target)
-        flush(os.path.dirname(target))
-    if item["link"]:
-        aside = f"{source}.strixbox-new"
-        if os.path.lexists(aside):
-            os.unlink(aside)
-        os.symlink(target, aside)
-        os.replace(aside, source)
-    else:
+        bring(source, target, item["sha256"])
+    if link:
+        lead(link, target, source)
+    if link != source:
         os.unlink(source)
-    flush(os.path.dirname(source))
+        flush(os.path.dirname(source))
+
+
+def bring(source: str, target: str, wanted: str | None) -> None:
+    """Have a copy of ``source`` at ``target``, on the disk and compared."""
+    part = f"{target}.part"
+    discard(part)
+    free = os.statvfs(os.path.dirname(target))
+    if os.path.getsize(source) > free.f_bavail * free.f_frsize:
+        raise SystemExit(
+            f"{os.path.dirname(target)} has no room for {source}; free disk room, run again"
+        )
+    print(f"moving {source} to {target}", flush=True)
+    read = copy(source, part)
+    if wanted not in (None, read):
+        os.unlink(part)
+        raise SystemExit(
+            f"{source} is not what was put there (sha256 {read}, recorded {wanted}); it was left"
+            f" alone: put it to {target} yourself if it is the model, or move it away, and run"
+            " again"
+        )
+    if sha256(part) != read:
+        os.unlink(part)
+        raise SystemExit(f"{target} was not written as read; see dmesg for disk errors")
+    os.replace(part, target)
+    flush(os.path.dirname(target))
+
+
+def lead(link: str, target: str, source: str) -> None:
+    """Have a link; nothing but a link or the source itself is replaced by it."""
+    if link != source and os.path.lexists(link) and not os.path.islink(link):
+        raise SystemExit(f"{link} is a file of its own; move it away and run again")
+    aside = f"{link}.strixbox-new"
+    if os.path.lexists(aside):
+        os.unlink(aside)
+    os.symlink(target, aside)
+    os.replace(aside, link)
+    flush(os.path.dirname(link))
 
 
 def trouble(error: OSError, source: str, owner: str) -> str:
@@ -129,7 +154,10 @@ def trouble(error: OSError, source: str, owner: str) -> str:
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"items": [{"source", "target", "link"}], "owner"}``."""
+    """``{"items": [{"source", "target", "link", "sha256"}], "owner"}``.
+
+    ``link`` and ``sha256``, what the source must hold, may be None.
+    """
     become(order["owner"])
     for item in order["items"]:
         try:

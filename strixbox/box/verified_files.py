@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import sys
+from contextlib import suppress
 from typing import Any
 
 from strixbox.box._account import become
@@ -31,7 +32,25 @@ def identity(info: os.stat_result) -> list[int]:
 
 
 def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
-    """``kind``, ``size``, ``sha256`` where verified, ``target`` of a link."""
+    """``kind``, ``size``, ``inode``, ``sha256`` where verified; of a link the ``target``.
+
+    ``part`` has the bytes of a download or move of it that was cut. Where a link leads to a path
+    that has a record, ``former`` is the state there, with the ``recorded`` sha256.
+    """
+    found = look(path, records)
+    if found["kind"] == "link":
+        record = records.get(found["target"])
+        if isinstance(record, dict):
+            there = look(found["target"], records)
+            found["former"] = there | {"recorded": record.get("sha256")}
+    if found["kind"] != "file":
+        with suppress(OSError):
+            found["part"] = os.lstat(f"{path}.part").st_size
+    return found
+
+
+def look(path: str, records: dict[str, Any]) -> dict[str, Any]:
+    """What is at a path itself."""
     try:
         info = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -49,22 +68,34 @@ def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
     return {
         "kind": "file",
         "size": info.st_size,
+        "inode": [info.st_dev, info.st_ino],
         "sha256": record["sha256"] if known else None,
     }
+
+
+def room(folder: str) -> dict[str, int]:
+    """Device and free bytes of the disk that a directory is or will be on."""
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    disk = os.statvfs(folder)
+    return {"device": os.stat(folder).st_dev, "free": disk.f_bavail * disk.f_frsize}
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"paths", "records", "user"}``; user None: root's own files.
 
-    Also the hashes that were recorded at first use, by URL.
+    Also the hashes that were recorded at first use, by URL, and the ``rooms`` of the directories.
     """
     records = load(query["records"])
     if query["user"]:
         become(query["user"])
-    urls = records.get("urls", {})
+    urls, known = records.get("urls", {}), records.get("files", {})
+    files = {path: state(path, known) for path in query["paths"]}
+    former = [found["target"] for found in files.values() if "former" in found]
     return {
-        "files": {path: state(path, records.get("files", {})) for path in query["paths"]},
+        "files": files,
         "urls": urls if isinstance(urls, dict) else {},
+        "rooms": {folder: room(folder) for folder in {*map(os.path.dirname, [*files, *former])}},
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyinfra.context import host
 
 from strixbox.config import Models
 from strixbox.facts import ModelTier, VerifiedFiles
 from strixbox.layout import RECORDS
-from strixbox.models import Places, Step, plan
+from strixbox.models import Places, Step, obstacles, plan, unmounted
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import user_directories
 from strixbox.programs import write
@@ -22,11 +24,9 @@ def archive_tier(path: str, user: str, folders: tuple[str, ...]) -> Steps:
     + folders: folders of models below it
     """
     tier = ask(ModelTier, path=path)
-    if not tier["exists"] and not tier["other_disk"]:
-        raise BoxTrouble(
-            f"models_archive {path} does not exist and would fill the system disk; mount the"
-            " archive disk there, or create the directory yourself if that is meant."
-        )
+    trouble = unmounted(path, tier)
+    if trouble:
+        raise BoxTrouble("; ".join(trouble) + ".")
     yield from user_directories._inner(
         user=user, paths=(path, *(f"{path}/{folder}" for folder in folders))
     )
@@ -42,51 +42,56 @@ def model_files(models: Models, active: str, user: str) -> Steps:
 
     One question for the whole manifest; files that are not in it are never touched.
     """
-    paths = tuple(
-        path for model in models.manifest for path in Places.of(model, active, models.archive).all()
-    )
-    known = ask(VerifiedFiles, paths=paths, records=RECORDS, user=user)
-    todo = plan(models.manifest, active, models.archive, known)
+    todo = plan(models.manifest, active, models.archive, ask_models(models, active, user))
     if not todo:
         host.noop(f"{len(models.manifest)} models are where they belong")
         return
     for step in todo:
-        say(f"{step.path}: {step.action}")
+        say(step.words())
     refuse_blocked(todo)
     moves = [step for step in todo if step.action == "move"]
     fetches = [step for step in todo if step.action in ("fetch", "adopt")]
     links = [step for step in todo if step.action == "link"]
     if moves:
-        items = [
-            {
-                "source": step.source,
-                "target": step.path,
-                "link": step.leaves_a_link(active),
-            }
-            for step in moves
-        ]
-        yield write("move_file", {"items": items, "owner": user}, live=True)
+        yield write("move_file", {"items": [_moving(s) for s in moves], "owner": user}, live=True)
     if fetches:
-        items = [
-            {
-                "url": step.model.url,
-                "path": step.path,
-                "sha256": step.model.sha256,
-                "owner": user,
-            }
-            for step in fetches
-        ]
+        items = [_having(step, user) | {"link": step.source or None} for step in fetches]
         yield write("fetch_files", {"items": items, "records": RECORDS}, live=True)
     if links:
         pairs = [[step.path, step.source] for step in links]
         yield write("link_files", {"links": pairs, "owner": user})
     # A moved file has another inode: it is checked once more and recorded at its new place.
     if moves:
-        items = [
-            {"url": s.model.url, "path": s.path, "sha256": s.model.sha256, "owner": user}
-            for s in moves
-        ]
+        items = [_having(step, user) for step in moves]
         yield write("fetch_files", {"items": items, "records": RECORDS}, live=True)
+
+
+def ask_models(models: Models, active: str, user: str) -> dict[str, Any]:
+    """What is at the places of the manifest's models, as ``user`` sees it.
+
+    + models: the manifest and the archive's directory
+    + active: models directory of the active tier
+    + user: the account that owns the tiers
+
+    One question, in the same words wherever it is asked: a run that changes nothing asks once.
+    """
+    places = (Places.of(model, active, models.archive) for model in models.manifest)
+    paths = tuple(path for both in places for path in both.all())
+    return ask(VerifiedFiles, paths=paths, records=RECORDS, user=user)
+
+
+def _moving(step: Step) -> dict[str, Any]:
+    return {
+        "source": step.source,
+        "target": step.path,
+        "link": step.link or None,
+        "sha256": step.sha256,
+    }
+
+
+def _having(step: Step, user: str) -> dict[str, Any]:
+    model = step.model
+    return {"url": model.url, "path": step.path, "sha256": model.sha256, "owner": user}
 
 
 def refuse_blocked(todo: list[Step]) -> None:
@@ -95,16 +100,6 @@ def refuse_blocked(todo: list[Step]) -> None:
     Raises:
         BoxTrouble: naming every such path.
     """
-    blocked = [step.path for step in todo if step.action == "blocked"]
-    if blocked:
-        raise BoxTrouble(
-            f"{', '.join(blocked)} is in the way: a link that leads elsewhere than to this box's"
-            " models_archive, or no file. If it leads into an archive, set models_archive to that;"
-            " else move it away. Then run again."
-        )
-    missing = [step.path for step in todo if step.action == "missing"]
-    if missing:
-        raise BoxTrouble(
-            f"{', '.join(missing)} is not on the box and has no url; put it there, or give it a url"
-            " in models_manifest."
-        )
+    found = obstacles(todo)
+    if found:
+        raise BoxTrouble(" ".join(f"{evidence}; {mend}." for evidence, mend in found))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from strixbox.config import Config
-from strixbox.facts import Leftovers, Survey
+from strixbox.facts import Leftovers, ModelTier, Survey
 from strixbox.layout import SERVICE
-from strixbox.leftovers import begun, query, with_room
+from strixbox.leftovers import begun, by_device, dead, query, with_room
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
-from strixbox.preflight import examine
+from strixbox.operations.models import ask_models
+from strixbox.preflight import Finding, examine, models
 from strixbox.release import Release
 
 
@@ -27,10 +28,14 @@ def examined_box(cfg: Config, release: Release) -> Steps:
         seal=release.seal,
     )
     findings = examine(survey, cfg)
-    if any(finding.code == "DISK.ROOM" and finding.verdict != "ok" for finding in findings):
+    if survey["home"]:
+        findings += examined_models(cfg, {})
+    if any(f.code in ("DISK.ROOM", "MODELS.ROOM") and f.verdict != "ok" for f in findings):
         # What a dead run filled the disk with is no reason to refuse: this run clears it.
         found = ask(Leftovers, query=query(cfg, begun(survey, cfg, release)))
         findings = examine(with_room(survey, found, cfg, release), cfg)
+        if survey["home"]:
+            findings += examined_models(cfg, by_device(dead(found, cfg, release)))
     for finding in findings:
         if finding.verdict != "ok":
             say(f"{finding.verdict}: {finding.code}: {finding.evidence}; {finding.mend}")
@@ -42,3 +47,15 @@ def examined_box(cfg: Config, release: Release) -> Steps:
         )
     return
     yield  # a generator, as pyinfra wants, that never changes anything
+
+
+def examined_models(cfg: Config, freed: dict[int, int]) -> tuple[Finding, ...]:
+    """Findings about the models.
+
+    + cfg: the box's settings
+    + freed: bytes by device that this run makes free before
+    """
+    archive = cfg.models.archive
+    tier = ask(ModelTier, path=archive) if archive else None
+    known = ask_models(cfg.models, f"{cfg.comfyui.base_directory}/models", cfg.box.user)
+    return models(known, tier, cfg, freed)

@@ -21,20 +21,19 @@ from strixbox.facts import (
     Seal,
     Service,
     TmpfsMount,
-    VerifiedFiles,
 )
 from strixbox.generation import Generation
 from strixbox.launch import SHELL_LINES, preload_unit, warmup_unit
-from strixbox.layout import RECORDS, TOOLS
+from strixbox.layout import TOOLS
 from strixbox.locks import TOOLS as LOCK
 from strixbox.locks import lock_text
 from strixbox.locks import pins as lock_pins
-from strixbox.models import Places
 from strixbox.models import plan as model_plan
 from strixbox.nodes import troubles
 from strixbox.operations.apt import KEY, astray, repository_files
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right
+from strixbox.operations.models import ask_models
 from strixbox.operations.mount import fstab_entry, is_owned, mount_is_right
 from strixbox.operations.python import node_record
 from strixbox.operations.release import ask_service, settled_service
@@ -167,11 +166,9 @@ def side_units(cfg: Config, release: Release) -> Row:
 def models(cfg: Config, release: Release) -> Row:
     """Every model of the manifest is where it belongs."""
     active = f"{cfg.comfyui.base_directory}/models"
-    archive = cfg.models.archive
-    paths = tuple(path for m in cfg.models.manifest for path in Places.of(m, active, archive).all())
-    known = ask(VerifiedFiles, paths=paths, records=RECORDS, user=cfg.box.user)
-    todo = model_plan(cfg.models.manifest, active, archive, known)
-    told = ", ".join(f"{step.model.name}: {step.action}" for step in todo[:3])
+    known = ask_models(cfg.models, active, cfg.box.user)
+    todo = model_plan(cfg.models.manifest, active, cfg.models.archive, known)
+    told = "; ".join(step.words() for step in todo[:3])
     return _row("models", not todo, f"{len(cfg.models.manifest)} where they belong", told)
 
 

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.lab
 
 ACTIVE = "/home/strix/ComfyUI/models"
 ARCHIVE = "/mnt/sata/models"
+OTHER = "/mnt/sata/elsewhere"
 
 
 def manifest(**own: Any) -> list[dict[str, Any]]:
@@ -44,12 +45,21 @@ def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet) -> None:
     assert fleet.run().changed("e2e") == []
     assert difference(state, box.state()) == []
 
+    settings["models_archive"] = OTHER
+    box.run(["mkdir", OTHER])
+    elsewhere = fleet.run()
+    assert elsewhere.code == 0, elsewhere.text
+    assert box.run(["readlink", f"{ACTIVE}/{path}"]).stdout.strip() == f"{OTHER}/{path}"
+    assert box.run(["test", "-e", f"{ARCHIVE}/{path}"], check=False).returncode == 1
+
+    # One tier: where the other was, is told by the link alone.
+    del settings["models_archive"]
     settings["models_manifest"] = manifest()
     back = fleet.run()
     assert back.code == 0, back.text
     assert box.run(["test", "-L", f"{ACTIVE}/{path}"], check=False).returncode == 1
     assert box.run(["sha256sum", f"{ACTIVE}/{path}"]).stdout.split()[0] == digest
-    assert box.run(["test", "-e", f"{ARCHIVE}/{path}"], check=False).returncode == 1
+    assert box.run(["test", "-e", f"{OTHER}/{path}"], check=False).returncode == 1
     assert fleet.run().changed("e2e") == []
 
 

@@ -13,7 +13,7 @@ from strixbox.codes import CODES
 from strixbox.config import Config, Model
 from strixbox.generation import Generation
 from strixbox.layout import GENERATIONS
-from strixbox.models import Places, plan, steps
+from strixbox.models import Places, Step, crowded, plan, steps
 from strixbox.operations.apt import allowed, not_installable
 from strixbox.operations.base import BoxTrouble
 from strixbox.operations.release import (
@@ -27,6 +27,7 @@ from strixbox.operations.release import (
 )
 from strixbox.operations.verify import standing
 from strixbox.preflight import CHECKS, examine, kernel_is_fixed
+from strixbox.preflight import models as examine_models
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release, constraints, file_name, overrides
 from strixbox.rocm_versions import release_of, releases
@@ -332,17 +333,18 @@ def test_a_rehearsal_must_end_with_every_package_at_the_release(
 
 ABSENT = {"kind": "absent", "sha256": None}
 SHA = "a" * 64
-ACTIVE, ARCHIVE = "/a/loras/m", "/s/loras/m"
+ACTIVE, ARCHIVE, OLD = "/a/loras/m", "/s/loras/m", "/old/loras/m"
 
 
-def file(sha256: str | None = SHA) -> dict[str, Any]:
+def file(sha256: str | None = SHA, inode: int | None = None) -> dict[str, Any]:
     """A file with its verified hash."""
-    return {"kind": "file", "size": 1, "sha256": sha256}
+    return {"kind": "file", "size": 3, "sha256": sha256, "inode": inode}
 
 
-def link(target: str) -> dict[str, Any]:
-    """A link."""
-    return {"kind": "link", "sha256": None, "target": target}
+def link(target: str, former: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A link; ``former`` is at its end, where a model was managed."""
+    found = {"kind": "link", "sha256": None, "target": target}
+    return found | ({"former": former | {"recorded": SHA}} if former else {})
 
 
 def model(tier: str = "active", **own: Any) -> Model:
@@ -370,6 +372,25 @@ CASES: dict[str, tuple[Model, dict[str, Any], dict[str, Any], list[str]]] = {
     "archive: still active": (model("archive"), file(), ABSENT, ["move"]),
     "archive: cut before the link": (model("archive"), file(), file(None), ["adopt", "move"]),
     "archive: a link elsewhere": (model("archive"), link("/x"), file(), ["blocked"]),
+    "the archive is another": (model(), link(OLD, file(None)), ABSENT, ["move"]),
+    "... and empty": (model(), link(OLD, ABSENT), ABSENT, ["fetch"]),
+    "... and empty, no url": (model(url=None), link(OLD, ABSENT), ABSENT, ["missing"]),
+    "... and has it already": (model(), link(OLD, ABSENT), file(), ["move"]),
+    "... and no file there": (model(), link(OLD, link("/x")), ABSENT, ["blocked"]),
+    "archive: another": (model("archive"), link(OLD, file(None)), ABSENT, ["move"]),
+    "archive: another, empty": (model("archive"), link(OLD, ABSENT), ABSENT, ["fetch", "link"]),
+    "archive: another, has it": (model("archive"), link(OLD, ABSENT), file(), ["link"]),
+    "archive: another, cut": (model("archive"), link(OLD, file()), file(None), ["adopt", "move"]),
+    "archive: another mount": (model("archive"), link(OLD, file(inode=7)), file(inode=7), ["link"]),
+    "archive: another, the user's": (
+        model("archive"),
+        link(OLD, file()),
+        link("/x"),
+        ["blocked"],
+    ),
+    "a dead link into the archive": (model(), link(ARCHIVE), ABSENT, ["fetch"]),
+    "one file, two names": (model(), file(inode=7), file(inode=7), []),
+    "archive: one file, two names": (model("archive"), file(inode=7), file(inode=7), []),
 }
 
 
@@ -391,7 +412,67 @@ def test_only_the_active_place_keeps_a_link() -> None:
             for step in steps(model(tier), Places(ACTIVE, archive), files, {})
             if step.action == "move"
         ]
-        assert [step.leaves_a_link("/a") for step in moves] == [tier == "archive"], tier
+        assert [step.link for step in moves] == [ACTIVE if tier == "archive" else ""], tier
+
+
+def test_a_model_of_a_former_archive_is_moved_by_its_link_and_hash() -> None:
+    gone = {"/a/loras/m": link(OLD, file(None))}
+    (step,) = steps(model(), Places("/a/loras/m", None), gone, {})
+    assert step == Step("move", model(), "/a/loras/m", OLD, "", SHA)
+    (step,) = steps(model("archive"), Places(ACTIVE, ARCHIVE), gone | {ARCHIVE: ABSENT}, {})
+    assert step == Step("move", model("archive"), ARCHIVE, OLD, ACTIVE, SHA)
+    # A link of the user's is no business of ours.
+    (step,) = steps(model(), Places("/a/loras/m", None), {"/a/loras/m": link(OLD)}, {})
+    assert step.action == "blocked"
+
+
+def rooms(active: int, archive: int, old: int = 0) -> dict[str, dict[str, int]]:
+    """Free bytes of three disks."""
+    free = {"/a/loras": active, "/s/loras": archive, "/old/loras": old}
+    return {path: {"device": n, "free": free[path]} for n, path in enumerate(free)}
+
+
+def crowd(wanted: Model, free: dict[str, dict[str, int]], **own: dict[str, Any]) -> list[str]:
+    """Models that have no room, with 7 bytes on the active disk that are freed before."""
+    files = {ACTIVE: own.get("active", ABSENT), ARCHIVE: own.get("archive", ABSENT)}
+    known = {"files": files, "rooms": free}
+    todo = steps(wanted, Places(ACTIVE, ARCHIVE), files, {})
+    return [evidence for evidence, _ in crowded(todo, known, {0: 7} if "freed" in own else {})]
+
+
+def test_a_move_needs_room_for_the_whole_model() -> None:
+    assert crowd(model(), rooms(3, 0), archive=file()) == []
+    (told,) = crowd(model(), rooms(2, 0), archive=file())
+    assert told == "/a/loras has 0.0 GiB free and m needs 0.0"
+    assert crowd(model(), rooms(2, 0), active=link(OLD, file())) == [told]
+    assert crowd(model(), rooms(3, 0), active=link(OLD, file())) == []
+    assert crowd(model(), rooms(2, 0), archive=file(), freed={}) == []
+    # What a move that was cut left is discarded first.
+    assert crowd(model(), rooms(2, 0), active=ABSENT | {"part": 1}, archive=file()) == []
+    # Nothing is copied where both are there.
+    assert crowd(model(), rooms(0, 0), active=file(None), archive=file()) == []
+
+
+def test_a_download_needs_room_for_what_the_manifest_says() -> None:
+    assert crowd(model(bytes=3), rooms(2, 0)) != []
+    assert crowd(model(bytes=3), rooms(2, 0), active=ABSENT | {"part": 1}) == []
+    assert crowd(model(), rooms(0, 0)) == []
+
+
+def test_moves_make_room_for_what_follows() -> None:
+    one, two = model("archive"), model(name="n")
+    names = {path: path[:-1] + "n" for path in (ACTIVE, ARCHIVE)}
+    files = {ACTIVE: file(), ARCHIVE: ABSENT, names[ACTIVE]: ABSENT, names[ARCHIVE]: file()}
+    known = {"files": files, "urls": {}, "rooms": rooms(0, 3)}
+    assert list(crowded(plan((one, two), "/a", "/s", known), known, {})) == []
+    assert list(crowded(plan((two, one), "/a", "/s", known), known, {})) != []
+
+
+def test_what_is_to_be_done_is_said_in_words() -> None:
+    step = Step("adopt", model(), ACTIVE)
+    assert step.words() == f"{ACTIVE} is there, and its content is to be checked by its sha256"
+    step = Step("missing", model(), ACTIVE, OLD)
+    assert step.words().endswith(f"no url (the link leads to {OLD}, where nothing is)")
 
 
 def test_one_tier_needs_no_archive() -> None:
@@ -524,7 +605,41 @@ def test_what_is_accepted_keeps_its_evidence_and_reason(data: dict[str, Any]) ->
 
 def test_every_code_is_listed_and_used(new: Config) -> None:
     found = {f.code for check in CHECKS for f in check(GOOD, new)}
+    found |= {
+        f.code
+        for f in examine_models({"files": {}, "urls": {}, "rooms": {}}, None, emptied(new), {})
+    }
     assert found == CODES
+
+
+def emptied(cfg: Config, *manifest: Model, archive: str | None = None) -> Config:
+    """The box with other models."""
+    models = cfg.models.model_copy(update={"manifest": manifest, "archive": archive})
+    base = cfg.comfyui.model_copy(update={"base_directory": "/a"})
+    return cfg.model_copy(update={"models": models, "comfyui": base})
+
+
+@pytest.mark.parametrize(
+    ("state", "tier", "free", "code"),
+    [
+        (link("/x"), {"exists": True, "other_disk": True}, 9, "MODELS.PLACE"),
+        (link("/old/loras/m", file()), {"exists": True, "other_disk": True}, 2, "MODELS.ROOM"),
+        (link("/x"), {"exists": False, "other_disk": False}, 9, "MODELS.ARCHIVE"),
+        (file(), {"exists": True, "other_disk": False}, 0, None),
+    ],
+)
+def test_what_the_models_lack_is_refused_at_once(
+    cfg: Config, state: dict[str, Any], tier: dict[str, bool], free: int, code: str | None
+) -> None:
+    box = emptied(cfg, model(), archive="/s")
+    known = {
+        "files": {"/a/models/loras/m": state, "/s/loras/m": ABSENT},
+        "urls": {},
+        "rooms": {path: {"device": 1, "free": free} for path in ("/a/models/loras", "/s/loras")},
+    }
+    refused = [f for f in examine_models(known, tier, box, {}) if f.verdict == "refuse"]
+    assert [f.code for f in refused] == ([code] if code else [])
+    assert all(f.evidence and f.mend for f in refused)
 
 
 def test_rocm_6_4_is_warned_of_with_the_way_out(cfg: Config) -> None:

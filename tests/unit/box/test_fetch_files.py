@@ -81,13 +81,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def fetch(folder: Path, server: Server, sha256: str | None = SHA256) -> Path:
-    """Have the file; returns its path."""
+def fetch(
+    folder: Path, server: Server, sha256: str | None = SHA256, link: Path | None = None
+) -> Path:
+    """Have the file, in the place of a link to ``link``; returns its path."""
     item: dict[str, Any] = {
         "url": server.url,
         "path": str(folder / "m.safetensors"),
         "sha256": sha256,
         "owner": None,
+        "link": link and str(link),
     }
     fetch_files.main({"items": [item], "records": str(folder / "state" / "files.json")})
     return Path(item["path"])
@@ -99,6 +102,26 @@ def test_a_file_comes_whole_and_is_not_asked_for_again(tmp_path: Path, server: S
     assert path.read_bytes() == BODY
     assert server.ranges == [None]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.safetensors", "state"]
+
+
+def test_a_link_that_leads_nowhere_is_replaced(tmp_path: Path, server: Server) -> None:
+    gone, place = tmp_path / "archive" / "m", tmp_path / "m.safetensors"
+    place.symlink_to(gone)
+    assert fetch(tmp_path, server, link=gone).read_bytes() == BODY
+    assert not place.is_symlink()
+
+
+def test_a_link_that_leads_elsewhere_stays(tmp_path: Path, server: Server) -> None:
+    # The disk was mounted meanwhile, or its owner has led the link anew.
+    gone, place = tmp_path / "gone", tmp_path / "m.safetensors"
+    (tmp_path / "there").write_text("mine")
+    for target, expected in ((tmp_path / "there", gone), (tmp_path / "there", tmp_path / "there")):
+        place.unlink(missing_ok=True)
+        place.symlink_to(target)
+        with pytest.raises(SystemExit, match="is a link where a file is wanted"):
+            fetch(tmp_path, server, link=expected)
+        assert place.readlink() == target
+    assert (tmp_path / "there").read_text() == "mine"
 
 
 def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, server: Server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -42,3 +43,32 @@ def test_what_the_user_alone_may_see_is_looked_at_as_the_user(theirs: Path, tmp_
     with pytest.raises(subprocess.CalledProcessError) as refused:
         asked("verified_files", query)
     assert f"{tmp_path / 'hidden'} cannot be looked at: Permission denied" in refused.value.stderr
+
+
+def test_a_link_to_where_a_model_was_managed_is_known(tmp_path: Path) -> None:
+    ours, gone, own, active = (tmp_path / name for name in ("ours", "gone", "own", "active"))
+    ours.write_text("x")
+    own.write_text("x")
+    active.mkdir()
+    for target in (ours, gone, own):
+        (active / target.name).symlink_to(target)
+    (active / "gone.part").write_text("half")
+    records = tmp_path / "files.json"
+    noted = {str(path): {"identity": [1, 2, 3], "sha256": "a"} for path in (ours, gone)}
+    records.write_text(json.dumps({"files": noted}))
+    paths = [str(active / name) for name in ("ours", "gone", "own")]
+    told = asked("verified_files", {"paths": paths, "records": str(records), "user": ME})
+    former = {path: state.get("former") for path, state in told["files"].items()}
+    there = ours.stat()
+    assert former == {
+        paths[0]: {
+            **{"kind": "file", "size": 1, "sha256": None, "recorded": "a"},
+            "inode": [there.st_dev, there.st_ino],
+        },
+        paths[1]: {"kind": "absent", "sha256": None, "recorded": "a"},
+        paths[2]: None,
+    }
+    assert told["files"][paths[1]]["part"] == 4
+    assert told["rooms"].keys() == {str(active), str(tmp_path)}
+    assert told["rooms"][str(active)]["device"] == there.st_dev
+    assert told["rooms"][str(active)]["free"] > 0

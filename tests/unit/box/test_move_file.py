@@ -54,14 +54,18 @@ def places(folder: Path) -> tuple[Path, Path]:
     return source_path, target
 
 
-@pytest.mark.parametrize("link", [True, False])
-def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: bool) -> None:
+@pytest.mark.parametrize("link", ["source", "elsewhere", "nowhere"])
+def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: str) -> None:
     points = 0
     for number in range(100):
         folder = tmp_path / str(number)
         folder.mkdir()
         old, new = places(folder)
-        item = {"source": str(old), "target": str(new), "link": link}
+        active = folder / "active"
+        if link == "elsewhere":
+            active.symlink_to(old)
+        left = {"source": old, "elsewhere": active, "nowhere": None}[link]
+        item = {"source": str(old), "target": str(new), "link": left and str(left), "sha256": None}
         order = {"items": [item], "owner": ME}
         cut = subprocess.run(
             [sys.executable, "-I", "-c", KILLER, source("move_file"), str(number)],
@@ -73,6 +77,7 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: bool) -> No
         )
         whole = [p for p in (old, new) if p.is_file() and p.read_bytes() == BODY]
         assert whole, f"lost at step {number}"
+        assert left is None or left.read_bytes() == BODY, f"not to be found at step {number}"
         if cut.returncode == 0:
             break
         assert cut.returncode == -signal.SIGKILL, cut.stderr
@@ -81,17 +86,49 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: bool) -> No
             answer = started("move_file", order)
             assert answer.returncode == 0, answer.stderr
         assert new.read_bytes() == BODY
-        assert old.is_symlink() == link
+        assert old.is_symlink() == (link == "source")
+        assert os.path.lexists(old) == (link == "source")
         assert not list(folder.rglob("*.part"))
-        if link:
-            assert old.readlink() == new
+        if left:
+            assert left.readlink() == new
     assert points >= 10
+
+
+def test_one_file_of_two_names_is_left_alone(tmp_path: Path) -> None:
+    # ~/ComfyUI/models/loras may be a link into the archive: either name is the only copy.
+    old, _ = places(tmp_path)
+    (tmp_path / "loras").symlink_to(old.parent)
+    for link in (str(old), None):
+        item = {"source": str(old), "target": str(tmp_path / "loras" / "m"), "link": link}
+        answer = started("move_file", {"items": [item | {"sha256": None}], "owner": ME})
+        assert "are one file, and it was left alone" in answer.stderr
+        assert old.read_bytes() == BODY
+
+
+def test_a_source_that_changed_since_it_was_recorded_stays(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    item = {"source": str(old), "target": str(new), "link": None, "sha256": "0" * 64}
+    answer = started("move_file", {"items": [item], "owner": ME})
+    assert "is not what was put there" in answer.stderr
+    assert old.read_bytes() == BODY
+    assert list(new.parent.iterdir()) == []
+
+
+def test_a_file_in_the_links_place_stays(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    (tmp_path / "active").write_text("mine")
+    link = str(tmp_path / "active")
+    item = {"source": str(old), "target": str(new), "link": link, "sha256": None}
+    answer = started("move_file", {"items": [item], "owner": ME})
+    assert "is a file of its own" in answer.stderr
+    assert (tmp_path / "active").read_text() == "mine"
+    assert old.read_bytes() == BODY
 
 
 def test_two_files_that_differ_are_both_left(tmp_path: Path) -> None:
     old, new = places(tmp_path)
     new.write_bytes(b"another")
-    item = {"source": str(old), "target": str(new), "link": True}
+    item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None}
     answer = started("move_file", {"items": [item], "owner": ME})
     assert "both exist and differ; both were left alone" in answer.stderr
     assert old.read_bytes() == BODY
@@ -102,7 +139,7 @@ def test_owner_mode_and_time_go_along(tmp_path: Path) -> None:
     old, new = places(tmp_path)
     old.chmod(0o640)
     os.utime(old, ns=(1_000_000_000, 2_000_000_000))
-    item = {"source": str(old), "target": str(new), "link": True}
+    item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None}
     assert started("move_file", {"items": [item], "owner": ME}).returncode == 0
     assert new.stat().st_mode & 0o777 == 0o640
     assert new.stat().st_mtime_ns == 2_000_000_000
@@ -110,7 +147,12 @@ def test_owner_mode_and_time_go_along(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     old, _ = places(tmp_path)
-    item = {"source": str(old), "target": str(tmp_path / "none" / "m"), "link": True}
+    item = {
+        "source": str(old),
+        "target": str(tmp_path / "none" / "m"),
+        "link": str(old),
+        "sha256": None,
+    }
     answer = started("move_file", {"items": [item], "owner": ME})
     assert "nothing is lost" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -119,7 +161,7 @@ def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
 
 def moved_as_other(old: Path, new: Path) -> tuple[int, str]:
     """Move as root moves for another account; exit code and last words."""
-    item = {"source": str(old), "target": str(new), "link": True}
+    item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None}
     answer = started("move_file", {"items": [item], "owner": OTHER})
     assert "Traceback" not in answer.stderr
     return answer.returncode, answer.stderr
@@ -197,7 +239,7 @@ def test_a_disk_that_keeps_no_modes_is_good_enough(
     old, new = places(tmp_path)
     monkeypatch.setattr(os, "chmod", refused)
     monkeypatch.setattr(os, "utime", refused)
-    item = {"source": str(old), "target": str(new), "link": True}
+    item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None}
     move_file.main({"items": [item], "owner": ME})
     assert new.read_bytes() == BODY
 
@@ -213,6 +255,6 @@ def test_an_old_part_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return os.statvfs_result((1, 1, blocks, blocks, blocks, 0, 0, 0, 0, 255))
 
     monkeypatch.setattr(os, "statvfs", room)
-    item = {"source": str(old), "target": str(new), "link": True}
+    item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None}
     move_file.main({"items": [item], "owner": ME})
     assert new.read_bytes() == BODY
