@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -294,8 +295,8 @@ _LOGS: list[RunLog] = []
 def expect(current: State, boxes: Boxes) -> Boxes:
     """Called by inventory.py, before any connection: a run that reaches no box is told as well.
 
-    A run that would ask where there is no terminal to ask on is refused. The boxes of this process
-    are returned: all, or those of its wave.
+    A run that would do nothing and end with 0 is refused. The boxes of this process are returned:
+    all, or those of its wave.
     """
     context = click.get_current_context(silent=True)
     words = context.params if context else {}
@@ -303,14 +304,9 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     if not entries or not all(str(entry).endswith(".py") for entry in entries):
         return boxes  # debug-inventory, exec, fact: nothing is deployed
     entry = "+".join(Path(entry).stem for entry in entries)
-    quiet = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
-    asks = entry not in READ_ONLY and not any(words.get(flag) for flag in quiet)
-    if asks and not sys.stdin.isatty():
-        click.echo(
-            "No box was touched: there is no terminal to ask on before boxes are changed; add -y"
-            " to change them without asking, or --dry to see what would change.",
-            err=True,
-        )
+    sentence = idle(entry, words, terminal=sys.stdin.isatty())
+    if sentence is not None:
+        click.echo(f"No box was touched: {sentence}.", err=True)
         raise SystemExit(2)
     answer_questions(entry)
     # One box's trouble is its own. pyinfra, where it asks (no -y), would stop all boxes at the
@@ -328,11 +324,39 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     return wave.boxes if wave else boxes
 
 
+def idle(entry: str, words: Mapping[str, Any], *, terminal: bool) -> str | None:
+    """Why a run would not do what it is for, and the mend; None where it would.
+
+    pyinfra (3.10) ends with 0 after it has only planned, and after --no-wait whatever failed.
+
+    + words: those of the command line, by pyinfra's names
+    + terminal: whether there is one to ask on
+    """
+    if words.get("debug_facts") or words.get("debug_operations"):
+        return None
+    if words.get("no_wait"):
+        return "with --no-wait pyinfra ends with 0 also where boxes fail; leave it out"
+    yes, dry, told_as_json = (words.get(name) for name in ("yes", "dry", "json_output"))
+    if entry in READ_ONLY:
+        if dry:
+            return f"a dry run of {entry}.py looks at nothing; leave --dry out: it changes nothing"
+        if told_as_json and not yes:
+            return f"{entry}.py --json looks at nothing without -y; add it: nothing is changed"
+        return None
+    if yes or dry or (terminal and not told_as_json):
+        return None
+    why = "with --json nothing is asked" if told_as_json else "there is no terminal to ask on"
+    return (
+        f"{why} before boxes are changed; add -y to change them without asking, or --dry to see"
+        " what would change"
+    )
+
+
 def answer_questions(entry: str) -> None:
     """Have pyinfra not ask before what changes nothing, and tell of a question without an answer.
 
-    pyinfra 3.10 asks in one function, which no setting but -y reaches, and ends with a traceback
-    where the terminal is at its end (Ctrl-D).
+    pyinfra 3.10 asks in one function, which no setting but -y reaches, ends with 0 where the answer
+    is no, and with a traceback where the terminal is at its end (Ctrl-D).
     """
     # Not above: pyinfra_cli patches the standard library with gevent as soon as it is imported.
     from pyinfra_cli import cli
@@ -343,14 +367,17 @@ def answer_questions(entry: str) -> None:
         executing = state.current_stage == StateStage.Execute
         if entry in READ_ONLY and not executing:
             return True
+        told = "run the same command again to finish"
+        if not executing:
+            told = "no box was changed; press Enter to go on, or add -y to be asked nothing"
         try:
-            return bool(ask(question))
+            if ask(question):
+                return True
         except EOFError:
-            told = "run the same command again to finish"
-            if not executing:
-                told = "no box was changed; press Enter to go on, or add -y to be asked nothing"
             click.echo(f"\n--> Nobody answered: {told}.", err=True)
             raise SystemExit(2) from None
+        click.echo(f"\n--> The answer was no: {told}.", err=True)
+        raise SystemExit(1)
 
     cli._do_confirm = confirm
 

@@ -62,16 +62,13 @@ def plan(boxes: Boxes, words: Mapping[str, Any]) -> tuple[Wave, Wave] | None:
 def _changes(words: Mapping[str, Any]) -> bool:
     if any(words.get(flag) for flag in _HARMLESS):
         return False
-    if words.get("json_output") and not words.get("yes"):
-        return False  # a plan
     return any(Path(entry).name == "deploy.py" for entry in words.get("operations", ()))
 
 
 def stop(canary: Wave, rest: Wave, code: int, outcomes: Mapping[str, str]) -> str | None:
     """Why the second wave does not begin, as told to the user; None where it does.
 
-    + code: exit code of the first wave; 0 does not say that all was done (a question was answered
-      with no, or pyinfra ran with --no-wait)
+    + code: exit code of the first wave
     + outcomes: what the first wave told of each box; empty where it ended before any was reached
     """
     ill = [name for name in canary.names if outcomes.get(name) not in WELL]

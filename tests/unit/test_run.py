@@ -134,6 +134,36 @@ def test_what_changes_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> 
     assert recorded(answer.stderr)["boxes"]["halo1"]["outcome"] == "failed"
 
 
+@pytest.mark.parametrize("entry", ["deploy", "rollback", "uninstall", "deploy+verify", "verify"])
+def test_no_run_ends_well_that_did_nothing(entry: str) -> None:
+    reads = entry == "verify"
+    cases: list[tuple[dict[str, bool], bool, str | None]] = [
+        ({}, True, None),
+        ({"yes": True}, False, None),
+        ({"yes": True, "json_output": True}, False, None),
+        ({"debug_operations": True}, False, None),
+        ({}, False, None if reads else "there is no terminal to ask on"),
+        ({"json_output": True}, True, "add it" if reads else "with --json nothing is asked"),
+        ({"dry": True}, False, "leave --dry out" if reads else None),
+        ({"dry": True, "json_output": True}, False, "leave --dry out" if reads else None),
+        ({"dry": True, "yes": True}, False, "leave --dry out" if reads else None),
+        ({"yes": True, "no_wait": True}, True, "leave it out"),
+    ]
+    for words, terminal, part in cases:
+        told = run.idle(entry, words, terminal=terminal)
+        assert (told is None) if part is None else part in str(told), words
+
+
+@pytest.mark.parametrize("flags", [["--json"], ["--dry"], ["--no-wait", "-y"]])
+def test_a_verify_that_looks_at_nothing_is_wrong_use(
+    tmp_path: Path, nobody: int, flags: list[str]
+) -> None:
+    answer = called(tmp_path, nobody, *flags, entry="verify.py")
+    assert answer.returncode == 2
+    assert "No box was touched: " in answer.stderr
+    assert "record:" not in answer.stderr
+
+
 # pyinfra's own question, with standard input at its end.
 QUESTION = """
 import sys
@@ -151,20 +181,25 @@ print("answered", cli._do_confirm("Go on?"))
 
 
 @pytest.mark.parametrize(
-    ("entry", "stage", "code", "told"),
+    ("entry", "stage", "typed", "code", "told"),
     [
-        ("deploy", "Prepare", 2, "Nobody answered: no box was changed; press Enter"),
-        ("deploy", "Execute", 2, "Nobody answered: run the same command again to finish."),
-        ("verify", "Prepare", 0, "answered True"),
-        ("deploy+verify", "Prepare", 2, "Nobody answered: no box was changed"),
+        ("deploy", "Prepare", "", 2, "Nobody answered: no box was changed; press Enter"),
+        ("deploy", "Execute", "", 2, "Nobody answered: run the same command again to finish."),
+        ("deploy", "Prepare", "\n", 0, "answered True"),
+        ("deploy", "Prepare", "no\n", 1, "The answer was no: no box was changed; press Enter"),
+        ("deploy", "Execute", "no\n", 1, "The answer was no: run the same command again"),
+        ("verify", "Prepare", "", 0, "answered True"),
+        ("deploy+verify", "Prepare", "", 2, "Nobody answered: no box was changed"),
     ],
 )
-def test_a_question_that_nobody_answers(entry: str, stage: str, code: int, told: str) -> None:
+def test_a_question_that_is_not_answered_with_yes(
+    entry: str, stage: str, typed: str, code: int, told: str
+) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", QUESTION, entry, stage],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
+        input=typed,
         capture_output=True,
         text=True,
         timeout=60,
@@ -173,7 +208,7 @@ def test_a_question_that_nobody_answers(entry: str, stage: str, code: int, told:
     assert answer.returncode == code, answer.stderr
     assert told in answer.stdout + answer.stderr
     assert "Traceback" not in answer.stderr
-    assert ("Go on?" in answer.stderr) is (code == 2)
+    assert ("Go on?" in answer.stderr) is (entry != "verify")
 
 
 def test_what_deploys_nothing_needs_no_terminal(tmp_path: Path, nobody: int) -> None:

@@ -51,7 +51,6 @@ def test_runs_that_are_parted(words: dict[str, Any]) -> None:
         {"limit": ("halo2",)},
         {"exclude": ("canary",)},
         {"dry": True},
-        {"json_output": True},
         {"debug_facts": True},
         {"debug_operations": True},
         {"operations": ("rollback.py",)},
