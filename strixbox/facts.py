@@ -123,6 +123,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         self,
         paths: tuple[str, ...],
         inside: tuple[str, ...],
+        kept: tuple[str, ...],
         units: tuple[str, ...],
         mount: str,
         bashrc: str,
@@ -134,6 +135,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         query = {
             "paths": list(paths),
             "inside": list(inside),
+            "kept": list(kept),
             "units": list(units),
             "mount": mount,
             "fstab": "/etc/fstab",

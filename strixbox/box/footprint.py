@@ -51,11 +51,29 @@ def waiting(backups: str, ours: list[str], going: list[str]) -> list[str]:
     return found
 
 
+def holding(paths: list[str]) -> list[str]:
+    """Directories of these in which there is a file."""
+    return [path for path in paths if any(files for _, _, files in os.walk(path))]
+
+
+def around(path: str, kept: list[str]) -> list[str]:
+    """What of ``path`` goes: all of it, or what is beside the way to something that is kept.
+
+    A link on that way stays; what lies behind it is asked about by itself.
+    """
+    if not any(f"{one}/".startswith(f"{path}/") for one in kept):
+        return [path]
+    if path in kept or os.path.islink(path):
+        return []
+    return [each for name in sorted(os.listdir(path)) for each in around(f"{path}/{name}", kept)]
+
+
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"paths", "inside", "units", "mount", "fstab", "bashrc", "user",
+    """``{"paths", "inside", "kept", "units", "mount", "fstab", "bashrc", "user",
     "backups", "packages"}``.
 
-    ``units`` has the unit files, by their paths: of somebody else they are no part of the answer.
+    ``kept`` are directories below ``paths`` that stay where they hold anything. ``units`` has the
+    unit files, by their paths: of somebody else they are no part of the answer.
     """
     mine = [path for path in query["units"] if not is_foreign(path)]
     units = []
@@ -71,10 +89,13 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         mounts = [unescape(line.split()[4]) for line in stream if "mode=700,uid=" in line]
     # Where a directory of ours is a link, its removal would leave all that is behind it.
     behind = [path for path in query["inside"] if os.path.islink(os.path.dirname(path))]
-    paths = [path for path in (*behind, *query["paths"], *mine) if os.path.lexists(path)]
+    kept = holding(query["kept"])
+    there = [path for path in (*behind, *query["paths"], *mine) if os.path.lexists(path)]
+    paths = [each for path in there for each in around(path, kept)]
     bashrc = _read_as(query["user"], query["bashrc"])
     return {
         "paths": paths,
+        "kept": kept,
         "links": {
             path: os.path.realpath(path)
             for path in (*query["inside"], *query["paths"])

@@ -47,6 +47,12 @@ INSIDE = (
     *(TOOLS, BOXTOOLS, NODES, LIB, BIN, LOCKS, RELEASES, f"{OPT}/uv", f"{OPT}/nodes-extra"),
     *(GENERATIONS, TOOLS_STATE, WHEELS, UV_CACHE),
 )
+# Hours of the box, on its owner's behalf; the next deploy finds them where they are.
+KEPT = {
+    f"{TOOLS_STATE}/bench": "what strixbox bench measured",
+    f"{TOOLS_STATE}/profiles": "what strixbox profile recorded",
+    f"{STATE}/tunableop": "what TunableOp tuned",
+}
 LEFT = (
     "{base}: your models, pictures, workflows and nodes",
     "{backups}: copies of every file of yours that was edited, with index.jsonl",
@@ -63,13 +69,15 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     + cfg: the box's settings
     + purge_rocm: whether AMD's packages go as well
 
-    A file that its owner edited since keeps their lines: only ours go.
+    A file that its owner edited since keeps their lines: only ours go. What was measured and tuned
+    on the box stays.
     """
     home = f"{cfg.box.home}/.bashrc"
     foot = ask(
         Footprint,
         paths=OURS,
         inside=INSIDE,
+        kept=tuple(KEPT),
         units=UNITS,
         mount=cfg.tmpfs.path,
         bashrc=home,
@@ -93,7 +101,8 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         or edited
         or left
     ):
-        host.noop("nothing of strixbox is on the box")
+        but = f" but {', '.join(foot['kept'])}" if foot["kept"] else ""
+        host.noop(f"nothing of strixbox is on the box{but}")
         return
     if packages:
         check_removal(packages)
@@ -148,6 +157,8 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         "log": CHANGES,
         "user": cfg.box.user,
     }
+    for path in foot["kept"]:
+        say(f"left: {path}: {KEPT[path]}, for the next deploy; remove it if you do not want it")
     for path, target in foot["links"].items():
         say(f"left: {target}, where {path} led; remove it if nothing of yours is in it")
     for line in LEFT:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from strixbox.layout import BACKUPS
+from strixbox.layout import BACKUPS, STATE, TOOLS_STATE
 from tests.e2e.conftest import Fleet
 from tests.lab import difference
 
@@ -59,8 +59,12 @@ def test_what_was_edited_is_given_back(fleet: Fleet) -> None:
 
 def test_rocm_stays_unless_it_is_to_go(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
+    box.write(f"{TOOLS_STATE}/bench/mine.json", "{}", owner="strix")
     outcome = fleet.run("uninstall.py")
     assert outcome.code == 0, outcome.text
+    assert f"left: {TOOLS_STATE}/bench: what strixbox bench measured" in outcome.text
+    kept = box.run(["find", STATE, "-type", "f", "!", "-path", f"{STATE}/tunableop/*"]).stdout
+    assert kept.split() == [f"{TOOLS_STATE}/bench/mine.json"]
     assert "left: /home/strix/ComfyUI" in outcome.text
     state = box.state()
     assert state["dpkg:rocm-libs"].startswith("ii")

@@ -278,3 +278,36 @@ def test_what_lies_behind_a_link_of_ours_is_found(tmp_path: Path) -> None:
     told = asked("footprint", query)
     assert told["paths"] == [str(opt / "releases"), str(opt), str(cache)]
     assert told["links"] == {str(opt): str(disk)}
+
+
+def test_what_was_measured_stays_and_all_around_it_goes(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    bench, tuned = state / "tools" / "bench", state / "tunableop"
+    for folder in (bench, tuned, state / "generations" / "7"):
+        folder.mkdir(parents=True)
+    (bench / "one.json").write_text("{}")
+    (state / "tools" / "usage.json").write_text("{}")
+    query = NO_FOOT | {"paths": [str(state)], "kept": [str(bench), str(tuned)]}
+    told = asked("footprint", query)
+    assert told["kept"] == [str(bench)]
+    going = [state / "generations", state / "tools" / "usage.json", tuned]
+    assert told["paths"] == [str(path) for path in going]
+    subprocess.run(["rm", "-rf", "--", *told["paths"]], check=True)
+    assert asked("footprint", query)["paths"] == []
+    assert (bench / "one.json").exists()
+    (bench / "one.json").unlink()
+    assert asked("footprint", query)["paths"] == [str(state)]
+
+
+def test_what_was_measured_stays_behind_a_link_too(tmp_path: Path) -> None:
+    state, disk = tmp_path / "state", tmp_path / "disk"
+    state.symlink_to(disk)
+    (disk / "tools" / "bench").mkdir(parents=True)
+    (disk / "tools" / "bench" / "one.json").write_text("{}")
+    (disk / "tools" / "usage.json").write_text("{}")
+    (disk / "generations").mkdir()
+    inside = [str(state / "tools"), str(state / "generations")]
+    kept = [str(state / "tools" / "bench")]
+    told = asked("footprint", NO_FOOT | {"paths": [str(state)], "inside": inside, "kept": kept})
+    assert told["kept"] == kept
+    assert told["paths"] == [str(state / "tools" / "usage.json"), str(state / "generations")]
