@@ -307,6 +307,7 @@ def test_a_pack_brings_nodes_and_routes(make_standin: MakeStandin) -> None:
 def test_tunableop_is_simulated(make_standin: MakeStandin, tmp_path: Path) -> None:
     file = tmp_path / "tuned-%d.csv"
     variables = {"STRIXBOX_STANDIN_GPU": "1", "PYTORCH_TUNABLEOP_FILENAME": str(file)}
+    variables["HSA_OVERRIDE_GFX_VERSION"] = "11.0.0"
     one: Standin = make_standin(variables=variables | {"PYTORCH_TUNABLEOP_ENABLED": "1"})
     one.start()
     server = Server(one.url)
@@ -327,6 +328,8 @@ def test_tunableop_is_simulated(make_standin: MakeStandin, tmp_path: Path) -> No
     assert server.table(path)["results"] == second
     lines = (tmp_path / "tuned-0.csv").read_text().splitlines()
     assert lines[0] == "Validator,PT_VERSION,2.6.0"
+    assert told["validators"]["ROCM_VERSION"].startswith("6.4.")
+    assert told["validators"]["GCN_ARCH_NAME"] == "gfx1100"  # as torch itself, by the override
     assert len(lines) == len(told["validators"]) + second
     # Another process takes them up; of another torch it would not.
     one.restart(PYTORCH_TUNABLEOP_TUNING="0")

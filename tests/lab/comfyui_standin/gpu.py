@@ -36,6 +36,12 @@ def device():
     }
 
 
+def target(version):
+    """What torch is told that the GPU is: of 11.0.0 gfx1100."""
+    major, minor, step = map(int, version.split("."))
+    return f"gfx{major}{minor:x}{step:x}"
+
+
 class TunableOp:
     """torch's TunableOp as its variables switch it (aten/src/ATen/cuda/tunable/README.md)."""
 
@@ -51,9 +57,9 @@ class TunableOp:
         self.filename = name.replace("%d", "0") if "%d" in name else f"{stem}0{suffix}"
         self.validators = {
             "PT_VERSION": str(torch.__version__).split("+")[0],
-            "ROCM_VERSION": "6.4.2.0-120-abc",
+            "ROCM_VERSION": f"{str(torch.version.hip).split('-')[0]}.0-120-abc",
             "HIPBLASLT_VERSION": "1200-abc",
-            "GCN_ARCH_NAME": "gfx1151",
+            "GCN_ARCH_NAME": target(environment.get("HSA_OVERRIDE_GFX_VERSION", "11.5.1")),
             "ROCBLAS_VERSION": "4.4.1.abc",
         }
         self.sizes = set()
