@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyinfra.context import host
 
 from strixbox.config import Config
@@ -30,6 +32,7 @@ from strixbox.leftovers import UV_CACHE, query, strays
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.python import BUILDER
+from strixbox.operations.shell import bashrc
 from strixbox.programs import Run, write
 from strixbox.purge import plan
 
@@ -63,6 +66,57 @@ LEFT = (
 
 
 @box_operation
+def stopped_units(cfg: Config, purge_rocm: bool) -> Steps:
+    """Stop what runs and have it not start again; what a server writes as it ends is there then.
+
+    + cfg: the box's settings
+    + purge_rocm: whether AMD's packages shall go; where they cannot, the server runs on
+    """
+    amd_packages(cfg, purge_rocm)
+    units = ask_footprint(cfg)["units"]
+    if not units:
+        host.noop("no unit of strixbox is on the box")
+        return
+    say(f"stop and disable {', '.join(units)}")
+    yield Run("systemctl", "disable", "--now", "--quiet", *units, mend="")
+
+
+def amd_packages(cfg: Config, purge_rocm: bool) -> tuple[str, ...]:
+    """AMD's packages that go.
+
+    + cfg: the box's settings
+    + purge_rocm: whether they shall go
+
+    Raises:
+        BoxTrouble: where others would go with them.
+    """
+    nothing = cfg.rocm.model_copy(update={"version": None})
+    packages = plan(ask(RocmRemains), nothing).packages if purge_rocm else ()
+    if packages:
+        check_removal(packages)
+    return packages
+
+
+def ask_footprint(cfg: Config) -> dict[str, Any]:
+    """What strixbox has on the box.
+
+    + cfg: the box's settings
+    """
+    return ask(
+        Footprint,
+        paths=OURS,
+        inside=INSIDE,
+        kept=tuple(KEPT),
+        units=UNITS,
+        mount=cfg.tmpfs.path,
+        bashrc=bashrc(cfg.box),
+        user=cfg.box.user,
+        backups=BACKUPS,
+        packages=cfg.rocm.packages,
+    )
+
+
+@box_operation
 def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     """Take away what strixbox put on the box; give back what it edited, byte for byte.
 
@@ -72,21 +126,8 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     A file that its owner edited since keeps their lines: only ours go. What was measured and tuned
     on the box stays.
     """
-    home = f"{cfg.box.home}/.bashrc"
-    foot = ask(
-        Footprint,
-        paths=OURS,
-        inside=INSIDE,
-        kept=tuple(KEPT),
-        units=UNITS,
-        mount=cfg.tmpfs.path,
-        bashrc=home,
-        user=cfg.box.user,
-        backups=BACKUPS,
-        packages=cfg.rocm.packages,
-    )
-    nothing = cfg.rocm.model_copy(update={"version": None})
-    packages = plan(ask(RocmRemains), nothing).packages if purge_rocm else ()
+    foot = ask_footprint(cfg)
+    packages = amd_packages(cfg, purge_rocm)
     builder = ask(Account, user=BUILDER)["exists"]
     asked = query(cfg)
     left = strays(ask(Leftovers, query=asked), foot["paths"])
@@ -104,11 +145,6 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         but = f" but {', '.join(foot['kept'])}" if foot["kept"] else ""
         host.noop(f"nothing of strixbox is on the box{but}")
         return
-    if packages:
-        check_removal(packages)
-    if foot["units"]:
-        say(f"stop and disable {', '.join(foot['units'])}")
-        yield Run("systemctl", "disable", "--now", "--quiet", *foot["units"], mend="")
     if foot["held"]:
         say(f"no longer hold {', '.join(foot['held'])}")
         yield Run("apt-mark", "unhold", *foot["held"], mend=INTERRUPTED)
@@ -136,7 +172,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             {
                 "fstab": "/etc/fstab",
                 "mount": cfg.tmpfs.path,
-                "bashrc": home,
+                "bashrc": bashrc(cfg.box),
                 "lines": list(SHELL_LINES),
                 "user": cfg.box.user,
                 "backups": BACKUPS,
