@@ -48,10 +48,12 @@ class Journal:
             self.changes = True
             self._tell(begun=self.operation)
 
-    def stop(self, seconds: float, *, failed: bool = False) -> None:
-        """The operation ended."""
-        if self.changes or failed:
-            outcome = "failed" if failed else "changed"
+    def stop(self, seconds: float, outcome: str) -> None:
+        """The operation ended: ``changed`` where it began to change anything, or did not end well.
+
+        + outcome: changed, failed or interrupted
+        """
+        if self.changes or outcome != "changed":
             entry = {"operation": self.operation, "outcome": outcome, "says": self.says}
             self._tell(done=entry | {"seconds": round(seconds, 3)})
 

@@ -64,6 +64,8 @@ class RunLog:
         self.refused: dict[str, str] = {}
         self.listens = False  # to pyinfra's callbacks
         self.interrupted = False
+        self.failed_before: set[str] = set()  # boxes that had failed when it was interrupted
+        self.cut: set[tuple[str, str]] = set()  # operations that its end made fail
         self.last: dict[str, str] = {}  # operation by box
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
@@ -88,8 +90,12 @@ class RunLog:
     def stop(self, box: str, op_hash: str, *, failed: bool = False) -> None:
         """It ended: stop the clock, and tell the box's own log of what it changed."""
         seconds = self.seconds[box, op_hash] = time.monotonic() - self.begun[box, op_hash]
+        cut = failed and self.interrupted
+        if cut:
+            self.cut.add((box, op_hash))
         if box in JOURNALS and self._has(box, op_hash):
-            JOURNALS[box].stop(seconds, failed=failed)
+            outcome = "interrupted" if cut else "failed" if failed else "changed"
+            JOURNALS[box].stop(seconds, outcome)
 
     def _has(self, box: str, op_hash: str) -> bool:
         """Whether an operation was planned for a box."""
@@ -125,6 +131,8 @@ class RunLog:
                 row["says"] = foreseen
             elif not meta.is_complete():
                 row["outcome"] = "planned" if _would_change(meta) else "not run"
+            elif (box.name, op_hash) in self.cut:
+                row["outcome"] = "interrupted"
             elif meta.did_error():
                 row["outcome"] = "failed"
                 row["says"] = meta.stderr_lines[-1] if meta.stderr_lines else ""
@@ -192,14 +200,19 @@ class RunLog:
         return path
 
     def outcome(self, box: str, rows: list[dict[str, Any]]) -> str:
-        """One word for a box: failed, refused, planned, changed, unchanged or unfinished.
+        """One word for a box: failed, interrupted, refused, planned, changed or the like.
 
-        ``refused`` is a dry run's word for a box that the run would fail on.
+        ``refused`` is a dry run's word for a box that the run would fail on; ``unfinished`` is one
+        that was left out of the rest of the run.
         """
         outcomes = {row["outcome"] for row in rows} or {"not run"}
         failed = {host.name for host in self.state.failed_hosts}
+        if self.interrupted:
+            failed = self.failed_before  # the others failed by its end
         if box in failed or box in self.refused or "failed" in outcomes:
             return "failed"
+        if self.interrupted and outcomes - {"changed", "unchanged"}:
+            return "interrupted"
         if dry_run() and "would fail" in outcomes:
             return "refused"
         if "planned" in outcomes and dry_run():
@@ -211,9 +224,9 @@ class RunLog:
     def trouble(self, box: str, rows: list[dict[str, Any]]) -> str | None:
         """Why a box failed, in the sentence that its operation gave."""
         host = self.state.inventory.get_host(box)
+        if self.outcome(box, rows) == "interrupted":
+            return None
         if host not in self.state.activated_hosts:
-            if self.interrupted:
-                return None  # it may have been about to answer
             return (
                 f"not reached: pyinfra's words are above; see that the box is on and that"
                 f" '{ssh_words(host.data)}' logs in"
@@ -225,7 +238,7 @@ class RunLog:
                 return f"{row['operation']}: {row['says']}"
             if row["outcome"] == "would fail" and dry_run():
                 return f"would fail: {row['operation']}: {row['says']}"
-        if host in self.state.failed_hosts:
+        if self.outcome(box, rows) == "failed":
             return "a question to the box was not answered; the lines above say why"
         return None
 
@@ -237,7 +250,7 @@ class RunLog:
         trouble = self.trouble(box, rows)
         if trouble:
             lines += [f"  {trouble}", "  next: mend that, then run the same command again"]
-        elif self.outcome(box, rows) != "unfinished" and box in self.configs:
+        elif self.outcome(box, rows) not in _NOT_DONE and box in self.configs:
             lines += [f"  {line}" for line in self._next(box, rows)]
         return lines
 
@@ -287,7 +300,8 @@ class Clock(BaseStateCallback):
 
 # Entries that change nothing.
 READ_ONLY = frozenset({"verify"})
-_KINDS = ("changed", "unchanged", "failed", "would fail", "planned", "not run")
+_KINDS = ("changed", "unchanged", "failed", "interrupted", "would fail", "planned", "not run")
+_NOT_DONE = frozenset({"unfinished", "interrupted"})
 # pyinfra runs once in a process, and deploy.py once in it for each box.
 _LOGS: list[RunLog] = []
 
@@ -421,7 +435,11 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     """Ctrl-C ends with 130; pyinfra 3.10 ends with 0, as if all had been done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the record is written in peace
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # of connections cut by the end
-    _LOGS[0].interrupted = True
+    log = _LOGS[0]
+    log.interrupted = True
+    log.failed_before = (
+        {box.name for box in log.state.failed_hosts} if log.state.initialised else set()
+    )
     LOST.update(dict.fromkeys(AGENTS, "the run was interrupted"))
     sys.exit(130)
 

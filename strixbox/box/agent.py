@@ -171,7 +171,8 @@ class Log:
         """What the controller tells.
 
         ``{"begun": operation}`` is logged only if nothing follows it; ``{"done": entry}`` is logged
-        at once; ``{"end": outcome}`` is logged where the run changed anything.
+        at once; ``{"end": outcome}`` is logged where the run changed anything, with what it had
+        begun and not done.
         """
         if "begun" in line:
             self.begun = {"operation": line["begun"]}
@@ -181,7 +182,7 @@ class Log:
             self.changed = True
             self.add(line["done"])
         else:
-            self.end({"outcome": line["end"]})
+            self.end(self.begun | {"outcome": line["end"]})
 
     def cut(self) -> None:
         """The channel ended; a run that has told no end before was cut."""

@@ -196,7 +196,7 @@ def test_an_operation_tells_the_boxs_log_what_it_changes_but_no_content(
         monkeypatch.setattr(base, "state", SimpleNamespace(is_executing=executing))
         list(written._inner(change=change))
         assert [("begun" in line) for line in told] == begun
-    journal.stop(1.0)
+    journal.stop(1.0, "changed")
     assert told[1]["done"]["says"][-1] == "/etc/f: replace"
     assert "password" not in json.dumps(told)
 

@@ -111,7 +111,7 @@ def test_ctrl_c_while_boxes_are_connected_to_is_told_and_recorded(tmp_path: Path
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "halo1: unfinished; nothing was run" in told
+    assert "halo1: interrupted; nothing was run" in told
     assert "interrupted; run the same command again to finish" in told
     assert "not reached" not in told
     assert "Traceback" not in told
@@ -300,6 +300,40 @@ def test_one_word_for_a_box(
     assert log.outcome("halo1", log.operations(box)) == outcome
 
 
+@pytest.mark.parametrize(
+    ("metas", "failed", "outcome"),
+    [
+        ({"a": Meta(done="changed"), "b": Meta(done="failed"), "c": Meta(True)}, (), "interrupted"),
+        ({"a": Meta(done="changed"), "c": Meta(True)}, (), "interrupted"),
+        ({}, (), "interrupted"),
+        ({"a": Meta(done="changed")}, (), "changed"),  # all that there was to do
+        ({"a": Meta(done="changed"), "c": Meta(True)}, ("halo1",), "failed"),
+    ],
+)
+def test_what_an_interruption_ends_did_not_fail(
+    monkeypatch: pytest.MonkeyPatch, metas: dict[str, Meta], failed: tuple[str, ...], outcome: str
+) -> None:
+    hold = Hold()
+    journal = journal_of(monkeypatch, hold)
+    log, box = log_of(**metas)
+    log.interrupted = True
+    log.failed_before = set(failed)
+    # What is asked of a box afterwards has no answer.
+    monkeypatch.setattr(log.state, "failed_hosts", [box])
+    if "b" in metas:
+        log.start("halo1", "b")
+        journal.begin()
+        log.stop("halo1", "b", failed=True)
+    rows = log.operations(box)
+    assert log.outcome("halo1", rows) == outcome
+    assert (log.trouble("halo1", rows) is None) is (outcome != "failed")
+    assert [row["outcome"] for row in rows if row["operation"] == "Task | b"] == (
+        ["interrupted"] if "b" in metas else []
+    )
+    told = [line["done"]["outcome"] for line in hold.told if "done" in line]
+    assert told == (["interrupted"] if "b" in metas else [])
+
+
 def test_why_a_box_is_not_locked_is_told() -> None:
     assert run.lock_trouble({"held": True}) is None
     held = {"held": False, "holder": "berta since 12:00", "process": "python3 (process 7)"}
@@ -410,7 +444,7 @@ def test_a_log_that_the_box_cannot_write_is_named_at_the_end(
 def test_a_connection_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     journal = journal_of(monkeypatch, Hold(gone=True))
     journal.begin()
-    journal.stop(1.0)
+    journal.stop(1.0, "changed")
     assert journal.end("failed") == "the connection ended"
 
 

@@ -67,6 +67,12 @@ def test_a_run_that_changes_nothing_leaves_no_line(tmp_path: Path, lines: list[A
     assert not (tmp_path / "log").exists()
 
 
+def test_an_end_in_the_middle_of_an_operation_names_it(tmp_path: Path) -> None:
+    lines, _ = told(tmp_path, {"done": DONE}, {"begun": "ROCm"}, {"end": "interrupted"})
+    assert lines[-1]["operation"] == "ROCm"
+    assert [line["outcome"] for line in lines] == ["changed", "interrupted"]
+
+
 @pytest.mark.parametrize(
     ("lines", "rest", "last"),
     [
