@@ -7,7 +7,7 @@ import os
 import sys
 
 from tests.lab import Lab, LabError
-from tests.lab.lab import STATES, say
+from tests.lab.lab import MAKING, STATES, say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run one command; 1 with a sentence where it fails."""
+    """Run one command; 1 with a sentence where it fails, 130 where it was interrupted."""
     options = parser().parse_args()
     try:
         if options.command == "up":
@@ -43,6 +43,9 @@ def main() -> int:
     except LabError as error:
         say(str(error))
         return 1
+    except KeyboardInterrupt:
+        say(f"{options.command} was interrupted; run it again, and it goes on with what is there")
+        return 130
     return 0
 
 
@@ -50,8 +53,10 @@ def up(boxes: int, state: str, keep: bool) -> None:
     """Start the lab and ``boxes`` boxes."""
     lab = Lab.start()
     running = {box.name for box in lab.boxes()}
+    wanted = {f"box{n}" for n in range(1, boxes + 1)}
     for box in lab.boxes():
-        if not keep and box.name not in {f"box{n}" for n in range(1, boxes + 1)}:
+        # The one that a state is made from is left where that was interrupted.
+        if box.name == MAKING or (not keep and box.name not in wanted):
             box.remove()
     for number in range(1, boxes + 1):
         name = f"box{number}"

@@ -76,6 +76,7 @@ class Content:
                 return dict(known["data"])
         # The directory itself stays: a running mirror has it mounted.
         self.root.mkdir(parents=True, exist_ok=True)
+        note.unlink(missing_ok=True)  # first: half of it must not be taken for all
         for entry in self.root.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._apt(ubuntu, amd, system_debs)

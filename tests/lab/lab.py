@@ -43,6 +43,7 @@ PACKAGES = (
 # Real packages that the toolkit installs on a box; the mirror serves them.
 SYSTEM = ("git", "python3-venv", "htop", "tmux")
 SUBNET = f"{SUBNET_PREFIX}.0/24"
+MAKING = "state"  # the box that a state is made from
 STATES = ("bare", "old-rocm", "universe-rocm", "handmade", "converged")
 
 
@@ -68,7 +69,8 @@ class Lab:
         lab = cls(project)
         install_host_packages()
         lab.folder.mkdir(exist_ok=True)
-        if not lab.key.exists():
+        if not lab.key.with_suffix(".pub").exists():
+            lab.key.unlink(missing_ok=True)  # of a start that was interrupted
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(lab.key))
         lab._network()
         system = lab.system_image()
@@ -319,7 +321,7 @@ class Lab:
         image = f"{IMAGES}{state}:{digest.hexdigest()[:12]}"
         if not image_exists(image):
             say(f"making the state {state}")
-            box = start_box("state", bare, self.key)
+            box = start_box(MAKING, bare, self.key)
             try:
                 if state == "converged":
                     self._converge(box)
