@@ -239,10 +239,28 @@ def earlier(
     fitting = [g for g in answered if (g["release"] == wanted if wanted else g["release"] != now)]
     if fitting:
         return fitting[0]
-    known = sorted({g["release"] for g in answered})
-    raise BoxTrouble(
-        f"There is no {'release ' + wanted if wanted else 'earlier release'} to go back to;"
-        f" those that answered on this box are {', '.join(known) or 'none'}."
+    raise BoxTrouble(_nothing_to_go_back_to(generations, [g["release"] for g in answered], wanted))
+
+
+def _nothing_to_go_back_to(
+    generations: list[dict[str, Any]], answered: list[str], wanted: str | None
+) -> str:
+    known = ", ".join(sorted(set(answered)))
+    if not known:
+        return (
+            "There is no earlier release to go back to: none has answered on this box yet; run"
+            " deploy.py."
+        )
+    if wanted is None:
+        return (
+            f"There is no earlier release to go back to: {known} is the only one that has answered"
+            " on this box."
+        )
+    here = any(g["release"] == wanted for g in generations)
+    why = "has never answered on this box" if here else "is not on this box"
+    return (
+        f"Release {wanted} {why}, so there is no going back to it; name one that has answered here"
+        f" by --data release=ID: {known}."
     )
 
 

@@ -121,4 +121,5 @@ def test_there_is_nothing_to_go_back_to(fleet: Fleet) -> None:
     assert outcome.outcome("e2e") == "failed"
     assert "There is no earlier release to go back to" in outcome.trouble("e2e")
     named = fleet.run("rollback.py", "--data", "release=0123456789ab")
-    assert f"those that answered on this box are {current(box)}" in named.trouble("e2e")
+    assert "Release 0123456789ab is not on this box" in named.trouble("e2e")
+    assert f"--data release=ID: {current(box)}." in named.trouble("e2e")

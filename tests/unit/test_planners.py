@@ -907,10 +907,22 @@ def test_going_back_takes_the_last_that_answered_with_another_release() -> None:
     in_use = f"{GENERATIONS}/b-2"
     assert earlier(kept, in_use, None)["id"] == "a-2"
     assert earlier(kept, in_use, "b")["id"] == "b-2"
-    with pytest.raises(BoxTrouble, match=r"no release c to go back to; those that .* are a, b"):
-        earlier(kept, in_use, "c")
-    with pytest.raises(BoxTrouble, match="are none"):
-        earlier([], None, None)
+
+
+def test_nothing_to_go_back_to_is_said_plainly() -> None:
+    a = {"id": "a-1", "release": "a", "answered": 10}
+    b = {"id": "b-1", "release": "b", "answered": 20}
+    c = {"id": "c-1", "release": "c", "answered": None}
+    cases: list[tuple[list[dict[str, Any]], str | None, str]] = [
+        ([a, b, c], "c", "Release c has never answered on this box.* --data release=ID: a, b."),
+        ([a, b], "d", "Release d is not on this box.* --data release=ID: a, b."),
+        ([b, c], None, "no earlier release to go back to: b is the only one that has answered"),
+        ([c], None, "no earlier release to go back to: none has answered on this box yet"),
+        ([], "a", "none has answered on this box yet; run deploy.py."),
+    ]
+    for kept, wanted, sentence in cases:
+        with pytest.raises(BoxTrouble, match=sentence):
+            earlier(kept, f"{GENERATIONS}/b-1", wanted)
 
 
 def test_an_upgrade_tells_what_it_changes(cfg: Config) -> None:
