@@ -13,7 +13,7 @@ from typing import Any
 
 from strixbox import launch, layout
 from strixbox.config import MODEL_FOLDERS, Config, Wheel
-from strixbox.layout import ETC
+from strixbox.layout import ETC, FOLDERS
 from strixbox.locks import TOOLS
 from strixbox.operations.apt import KEY, PIN, SOURCE
 from strixbox.operations.python import BUILDER, UV_ENVIRONMENT, uv_program
@@ -21,7 +21,7 @@ from strixbox.operations.shell import bashrc
 from strixbox.release import Release, constraints, overrides
 from strixbox.tools import settings_file
 from strixbox.tree import ROOT
-from tasks import base, comfyui, tools
+from tasks import base, tools
 
 PATHS = {
     name.lower(): value
@@ -72,7 +72,7 @@ def variables(cfg: Config, key_sha256: str) -> dict[str, Any]:
         "release_overrides": overrides(release),
         "release_pins": release.pins(),
         "wheel_requirements": [wheel_requirement(wheel) for wheel in cfg.python.wheels],
-        "comfyui_folders": list(comfyui.FOLDERS),
+        "comfyui_folders": list(FOLDERS),
         "model_folders": list(MODEL_FOLDERS),
         "bashrc": bashrc(cfg.box),
         "shell_lines": list(launch.SHELL_LINES),

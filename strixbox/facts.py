@@ -279,7 +279,19 @@ class Unreachable(BoxFact[str]):
 class Survey(BoxFact[dict[str, Any]]):
     """Everything that preflight judges."""
 
-    def command(self, user: str, home: str, port: int, service: str, seal: str) -> Question:
-        """Ask the box about itself, and whether the wanted release has its ``seal``."""
-        query = {"user": user, "home": home, "port": port, "service": service, "seal": seal}
+    def command(
+        self,
+        user: str,
+        home: str,
+        port: int,
+        service: str,
+        seal: str,
+        directories: tuple[str, ...],
+    ) -> Question:
+        """Ask the box about itself, and whether the wanted release has its ``seal``.
+
+        Of ``directories``, which the user is to have, those are told that cannot be.
+        """
+        query: dict[str, Any] = {"user": user, "home": home, "port": port, "service": service}
+        query |= {"seal": seal, "directories": list(directories)}
         return read("survey", query)

@@ -16,6 +16,7 @@ CURRENT = f"{OPT}/current"  # link to the release that runs
 GENERATIONS = "/var/lib/strixbox/generations"  # releases with the files they were run with
 IN_USE = f"{GENERATIONS}/in-use"  # link to the one that answered last
 ETC = "/etc/strixbox"
+FOLDERS = ("custom_nodes", "input", "models", "output", "user")  # in the user's directory
 STATE = "/var/lib/strixbox"
 BACKUPS = "/var/backups/strixbox"
 CHANGES = "/var/log/strixbox/changes.jsonl"  # who changed what on the box

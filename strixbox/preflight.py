@@ -318,13 +318,20 @@ def by_disk(disks: dict[str, dict[str, int]]) -> list[list[str]]:
 
 
 def user(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
-    """The account and its home."""
+    """The account, its home, and the directories that it is to have."""
     right = survey["home"] == cfg.box.home
     yield Finding(
         "USER.HOME",
         "ok" if right else "refuse",
         f"home of {cfg.box.user}: {survey['home'] or 'no such account'}",
         f"set box_home to {survey['home']}" if survey["home"] else "set box_user or create it",
+    )
+    yield Finding(
+        "USER.DIRECTORIES",
+        "refuse" if survey["closed"] else "ok",
+        "; ".join(survey["closed"]) or f"{cfg.box.user} has or may make its directories",
+        f"ComfyUI runs as {cfg.box.user}: sudo chown {cfg.box.user}: DIRECTORY gives it one; or set"
+        " comfyui_base_directory or models_archive to another",
     )
 
 

@@ -3,13 +3,12 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
+from strixbox.layout import FOLDERS
 from strixbox.operations.files import place_files, user_directories
 from strixbox.operations.git import git_checkouts
 from strixbox.operations.release import proved_release
 from strixbox.release import Release
 from strixbox.tree import rendered
-
-FOLDERS = ("custom_nodes", "input", "models", "output", "user")
 
 
 @deploy("ComfyUI")

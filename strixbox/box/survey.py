@@ -12,8 +12,11 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
+
+from strixbox.box._account import acting_as
 
 OVERRIDE = re.compile(r"^[^#\n]*\bHSA_OVERRIDE_GFX_VERSION\s*=.*$", re.MULTILINE)
 BLOCK = re.compile(r"# >>> strixbox >>>.*?# <<< strixbox <<<", re.DOTALL)
@@ -141,6 +144,23 @@ def writable(path: str) -> bool:
         return False
 
 
+def closed(directories: list[str], user: str) -> list[str]:
+    """Why missing directories cannot be made by the account; empty where there is no such one."""
+    found: dict[str, None] = {}
+    with suppress(KeyError), acting_as(user):
+        for path in directories:
+            there = path
+            while not os.path.lexists(there):
+                there = os.path.dirname(there)
+            if there == path:
+                continue  # a link whose disk is not there too: it stays as it is
+            if not os.path.isdir(there):
+                found[f"{there} is no directory"] = None
+            elif not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
+                found[f"{there} takes nothing from {user}"] = None
+    return list(found)
+
+
 def disk(path: str) -> dict[str, int]:
     """Device and free bytes of the disk that ``path`` is or will be on; links are followed."""
     path = os.path.realpath(path)
@@ -193,7 +213,10 @@ def synchronised() -> str:
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"user", "home", "port", "service", "seal"}``."""
+    """``{"user", "home", "port", "service", "seal", "directories"}``.
+
+    ``directories`` are those that the account makes where they are missing, parents first.
+    """
     meminfo = re.search(r"^MemTotal:\s+(\d+) kB", text("/proc/meminfo"), re.MULTILINE)
     cpu = re.search(r"^model name\s*:\s*(.+)$", text("/proc/cpuinfo"), re.MULTILINE)
     known = packages("amdgpu-dkms", "linux-firmware", "rocm-core")
@@ -220,6 +243,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "time": int(time.time()),
         "synchronised": synchronised(),
         "home": account(query["user"]),
+        "closed": closed(query["directories"], query["user"]),
         "interrupted": any(map(str.isdigit, os.listdir("/var/lib/dpkg/updates")))
         if os.path.isdir("/var/lib/dpkg/updates")
         else False,

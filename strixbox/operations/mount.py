@@ -24,23 +24,34 @@ def fstab_entry(tmpfs: Tmpfs, ids: list[int]) -> str:
     return f"tmpfs {path} tmpfs {options} 0 0"
 
 
-def place_trouble(path: str, place: dict[str, Any] | None) -> str | None:
-    """Why nothing may be mounted where nothing is mounted yet; None where it may.
+def place_trouble(
+    path: str, place: dict[str, Any] | None, mount: dict[str, Any] | None = None
+) -> tuple[str, str] | None:
+    """Why no RAM disk may be mounted there, and the mend; None where it may.
 
     + place: kind of what stands there and the names that a mount would hide; None where something
         is mounted
+    + mount: what is mounted there
     """
+    if mount and mount["fstype"] != "tmpfs":
+        return (
+            f"{path} is the mount point of a {mount['fstype']} file system",
+            "set tmpfs_path to another directory",
+        )
     if place is None or place["kind"] == "absent":
         return None
     if place["kind"] != "directory":
         # Under /tmp anybody may have put a link there, which mount would follow.
-        return f"{path} shall be a mount point but is a {place['kind']}; remove it and run again."
+        return (
+            f"{path} shall be a mount point but is a {place['kind']}",
+            "remove it and run again",
+        )
     if place["holds"]:
         some = ", ".join(place["holds"][:3])
         return (
             f"{path} shall be a mount point but holds {len(place['holds'])} files or directories"
-            f" ({some}), which would be hidden; move them away, or set tmpfs_path to another"
-            " directory, then run again."
+            f" ({some}), which would be hidden",
+            "move them away, or set tmpfs_path to another directory, then run again",
         )
     return None
 
@@ -71,9 +82,9 @@ def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
     now = ask(TmpfsMount, path=tmpfs.path, user=user)
     if now["ids"] is None:
         raise BoxTrouble(f"There is no account {user} on the box; create it or set box_user.")
-    trouble = place_trouble(tmpfs.path, now["place"])
+    trouble = place_trouble(tmpfs.path, now["place"], now["mount"])
     if trouble:
-        raise BoxTrouble(trouble)
+        raise BoxTrouble("; ".join(trouble) + ".")
     entry = fstab_entry(tmpfs, now["ids"])
     in_fstab = now["fstab"] == [entry]
     owned = is_owned(now)
@@ -107,15 +118,10 @@ def _mount(tmpfs: Tmpfs, mount: dict[str, Any] | None) -> Steps:
     if mount is None:
         yield Run("mkdir", "-p", tmpfs.path, mend="")
         yield Run("mount", tmpfs.path, mend=f"{tmpfs.path} could not be mounted; see dmesg.")
-    elif mount["fstype"] == "tmpfs":
+    else:
         options = ",".join(["remount", f"size={tmpfs.size_gib}G", *FLAGS])
         yield Run(
             *("mount", "-o", options, tmpfs.path),
             mend=f"{tmpfs.path} could not be remounted: it may hold more than"
             f" {tmpfs.size_gib} GiB; stop comfyui.service, empty it and run again.",
-        )
-    else:
-        raise BoxTrouble(
-            f"{tmpfs.path} is the mount point of a {mount['fstype']} file system;"
-            " set tmpfs_path to another directory."
         )

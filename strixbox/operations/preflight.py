@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from strixbox.config import Config
-from strixbox.facts import Leftovers, ModelTier, Survey
-from strixbox.layout import SERVICE
+from strixbox.config import MODEL_FOLDERS, Config
+from strixbox.facts import Leftovers, ModelTier, Survey, TmpfsMount
+from strixbox.layout import FOLDERS, SERVICE
 from strixbox.leftovers import begun, by_device, dead, query, with_room
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.models import ask_models
-from strixbox.preflight import Finding, examine, models
+from strixbox.operations.mount import place_trouble
+from strixbox.preflight import Finding, accepted, examine, models
 from strixbox.release import Release
 
 
@@ -26,14 +27,15 @@ def examined_box(cfg: Config, release: Release) -> Steps:
         port=cfg.comfyui.port,
         service=SERVICE,
         seal=release.seal,
+        directories=directories(cfg),
     )
-    findings = examine(survey, cfg)
+    findings = (*examine(survey, cfg), examined_tmpfs(cfg))
     if survey["home"]:
         findings += examined_models(cfg, {})
     if any(f.code in ("DISK.ROOM", "MODELS.ROOM") and f.verdict != "ok" for f in findings):
         # What a dead run filled the disk with is no reason to refuse: this run clears it.
         found = ask(Leftovers, query=query(cfg, begun(survey, cfg, release)))
-        findings = examine(with_room(survey, found, cfg, release), cfg)
+        findings = (*examine(with_room(survey, found, cfg, release), cfg), examined_tmpfs(cfg))
         if survey["home"]:
             findings += examined_models(cfg, by_device(dead(found, cfg, release)))
     for finding in findings:
@@ -47,6 +49,31 @@ def examined_box(cfg: Config, release: Release) -> Steps:
         )
     return
     yield  # a generator, as pyinfra wants, that never changes anything
+
+
+def directories(cfg: Config) -> tuple[str, ...]:
+    """What the account has or makes, parents first.
+
+    + cfg: the box's settings
+    """
+    base, archive = cfg.comfyui.base_directory, cfg.models.archive
+    tiers = (f"{base}/models", archive) if archive else (f"{base}/models",)
+    return (
+        *(base, *(f"{base}/{folder}" for folder in FOLDERS), *tiers),
+        *(f"{tier}/{folder}" for tier in tiers for folder in MODEL_FOLDERS),
+    )
+
+
+def examined_tmpfs(cfg: Config) -> Finding:
+    """The place of the RAM disk.
+
+    + cfg: the box's settings
+    """
+    now = ask(TmpfsMount, path=cfg.tmpfs.path, user=cfg.box.user)
+    trouble = place_trouble(cfg.tmpfs.path, now["place"], now["mount"])
+    if trouble:
+        return accepted(Finding("TMPFS.PLACE", "refuse", *trouble), cfg.box.accept)
+    return Finding("TMPFS.PLACE", "ok", cfg.tmpfs.path)
 
 
 def examined_models(cfg: Config, freed: dict[int, int]) -> tuple[Finding, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import apt_key, environments, survey, user_nodes
-from tests.unit.box.conftest import ME, asked, hear, hold
+from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root
 
 
 def gpg(home: Path, *words: str) -> bytes:
@@ -162,13 +162,34 @@ def test_the_survey_copes_with_any_machine() -> None:
         "port": 1,
         "service": "none.service",
         "seal": "/none",
+        "directories": ["/etc/passwd/x"],
     }
     told = asked("survey", query)
     assert told["home"] is None
+    assert told["closed"] == []
     assert told["memory"] > 0
     assert set(told["disks"]) == {"/opt/strixbox", "/var/cache", "/no/home"}
     assert all(disk["free"] > 0 for disk in told["disks"].values())
     assert told["sealed"] is False
+
+
+def test_a_directory_that_the_account_cannot_make_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    wanted = ["new", "new/models", "file/models", "gone", "gone/models"]
+    assert survey.closed([str(tmp_path / path) for path in wanted], ME) == [
+        f"{tmp_path / 'file'} is no directory",
+        f"{tmp_path / 'gone'} is no directory",
+    ]
+
+
+@needs_root
+def test_a_directory_of_roots_takes_nothing_from_the_account(theirs: Path) -> None:
+    roots = theirs.parent / "roots"
+    (roots / "there").mkdir(parents=True)
+    wanted = [str(path) for path in (theirs / "x", roots / "there", roots / "x", roots / "y")]
+    assert survey.closed(wanted, OTHER) == [f"{roots} takes nothing from {OTHER}"]
+    assert survey.closed(wanted, "nobody-here") == []
 
 
 def test_the_schedulers_firmware_is_told_from_the_others() -> None:

@@ -78,7 +78,7 @@ def test_the_topmost_mount_is_told() -> None:
 
 
 def test_what_a_mount_would_hide_is_told(tmp_path: Path) -> None:
-    def trouble(name: str) -> str | None:
+    def trouble(name: str) -> tuple[str, str] | None:
         return place_trouble(str(tmp_path / name), place(str(tmp_path / name)))
 
     (tmp_path / "empty").mkdir()
@@ -90,10 +90,12 @@ def test_what_a_mount_would_hide_is_told(tmp_path: Path) -> None:
     assert trouble("none") is None
     assert trouble("empty") is None
     assert "holds 5 files or directories (picture0, picture1, picture2)" in str(trouble("full"))
-    assert "is a link; remove it" in str(trouble("link"))
+    assert str(trouble("link")).endswith("is a link', 'remove it and run again')")
     assert "is a file" in str(trouble("file"))
     # What is mounted already was judged before.
-    assert place_trouble("/x", None) is None
+    assert place_trouble("/x", None, {"fstype": "tmpfs"}) is None
+    disk = place_trouble("/x", None, {"fstype": "ext4"})
+    assert disk and disk[0] == "/x is the mount point of a ext4 file system"
 
 
 @given(TEXT.filter(lambda text: BEGIN not in text and END not in text))
