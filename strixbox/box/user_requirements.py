@@ -77,11 +77,15 @@ def recorded(path: str) -> dict[str, dict[str, str | None]]:
 
 
 def main(order: dict[str, Any]) -> None:
-    """``{"uv": [words], "user", "directory", "nodes", "record", "seal"}``.
+    """``{"uv": [words], "user", "directory", "nodes", "held", "record", "seal"}``.
 
-    ``nodes`` is the sha256 of requirements.txt by name.
+    ``nodes`` is the sha256 of requirements.txt by name; ``held`` the ``path`` that the words name
+    for the ``text`` of what stays at its version, which is there for as long as this runs.
     """
     results = recorded(order["record"])
+    held = order["held"]
+    with open(held["path"], "w", encoding="utf-8") as stream:
+        stream.write(held["text"])
     for node, digest in order["nodes"].items():
         print(f"requirements of the user's node {node}", flush=True)
         before = results.get(node)
@@ -93,6 +97,7 @@ def main(order: dict[str, Any]) -> None:
             # The proof says that it does not load; the release is proved again.
             os.unlink(order["seal"])
             print(f"{node}: installed now; sudo systemctl restart comfyui loads it", flush=True)
+    os.unlink(held["path"])
     aside = f"{order['record']}.strixbox-new"
     with open(aside, "w", encoding="utf-8") as stream:
         json.dump(results, stream, indent=1)

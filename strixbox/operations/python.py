@@ -72,10 +72,11 @@ def uv_tool(python: Python) -> Steps:
     + python: the version, its sha256 and the package index
     """
     directory = f"{OPT}/uv/{python.uv_version}"
-    # Installed by hash, and large: what it holds is not read by every run.
     path = uv_program(python)
     program = ask(FileStates, paths=(path,), content=False)[path]
-    if program["kind"] == "file" and program["mode"] == "755":
+    now = ask(Environments, paths=(directory,))[directory]
+    whole = now["packages"].get("uv") == python.uv_version and not now["damaged"]
+    if whole and program["kind"] == "file" and program["mode"] == "755":
         host.noop(f"uv {python.uv_version} is installed")
         return
     say(f"{directory}: uv {python.uv_version}")
@@ -285,7 +286,6 @@ def user_node_requirements(release: Release, user: str) -> Steps:
     say(f"{release.venv}: requirements of the user's nodes: {', '.join(nodes) or 'none'}")
     held = f"{release.path}/overrides.txt"
     yield Run("mkdir", "-p", release.path, mend="")
-    yield Run("tee", held, stdin=overrides(release), mend="")
     if nodes:
         yield handed_over(release, build=True)
     yield write(
@@ -299,6 +299,7 @@ def user_node_requirements(release: Release, user: str) -> Steps:
             "user": user,
             "directory": f"{release.comfyui.base_directory}/custom_nodes",
             "nodes": nodes,
+            "held": {"path": held, "text": overrides(release)},
             "record": node_record(release),
             "seal": release.seal,
         },

@@ -17,6 +17,7 @@ from tests.unit.box.conftest import ME, OTHER, needs_root, started
 UV = """#!/bin/sh
 cat >> "$0.asked"
 echo "$*" >> "$0.words"
+cp "$(dirname "$0")/overrides.txt" "$0.held"
 if grep -q bad "$0.asked"; then echo "no such   package" >&2; exit 1; fi
 """
 
@@ -33,6 +34,7 @@ def order(tmp_path: Path) -> dict[str, Any]:
         "user": ME,
         "directory": str(tmp_path / "nodes"),
         "nodes": nodes,
+        "held": {"path": str(tmp_path / "overrides.txt"), "text": "torch==2.6.0\n"},
         "record": str(tmp_path / "user-nodes.json"),
         "seal": str(tmp_path / "release.json"),
     }
@@ -55,6 +57,8 @@ def test_uv_gets_the_text_and_never_the_path(order: dict[str, Any], tmp_path: Pa
     assert started("user_requirements", order).returncode == 0
     assert (tmp_path / "uv.asked").read_text() == "One-package\nTwo-package\n"
     assert (tmp_path / "uv.words").read_text() == "pip install --requirements -\n" * 2
+    assert (tmp_path / "uv.held").read_text() == "torch==2.6.0\n"
+    assert not (tmp_path / "overrides.txt").exists()
     assert {name: result["failed"] for name, result in record(order).items()} == {
         "One": None,
         "Two": None,
