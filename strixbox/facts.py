@@ -196,7 +196,7 @@ class Removal(BoxFact[dict[str, Any]]):
 
 
 class AptKey(BoxFact[str]):
-    """Fingerprint of an apt key file; empty where there is none."""
+    """Fingerprint of an apt key file; empty where there is none as this toolkit writes it."""
 
     def command(self, path: str) -> Question:
         """Ask for the key at ``path``."""

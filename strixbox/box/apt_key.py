@@ -1,4 +1,8 @@
-"""Reads an apt key's fingerprint, in place or offered, and puts the right one in place."""
+"""Reads an apt key's fingerprint, in place or offered, and puts the right one in place.
+
+A key is written in one form, whatever form it came in: then its file can be compared byte by byte
+without a note of what was downloaded, and holds nothing besides the key.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import stat
 import sys
 import urllib.error
 import urllib.request
@@ -13,6 +18,9 @@ from collections.abc import Iterator
 from typing import Any
 
 PUBLIC_KEY = 6  # the kind of packet; subkeys have another
+BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
+END = "-----END PGP PUBLIC KEY BLOCK-----"
+PLAIN = stat.S_IFREG | 0o644
 LIMIT = 256 * 1024  # bytes; AMD's key has 3 KiB
 
 
@@ -25,12 +33,30 @@ def dearmour(content: bytes) -> bytes:
     if content[:1] and content[0] & 0x80:
         return content
     lines = content.decode("ascii", errors="strict").splitlines()
-    begin = lines.index("-----BEGIN PGP PUBLIC KEY BLOCK-----")
-    end = lines.index("-----END PGP PUBLIC KEY BLOCK-----")
-    body = lines[begin + 1 : end]
+    body = lines[lines.index(BEGIN) + 1 : lines.index(END)]
     if "" in body:
         body = body[body.index("") + 1 :]
     return base64.b64decode("".join(line for line in body if not line.startswith("=")))
+
+
+def armour(content: bytes) -> bytes:
+    """The armoured form of binary packets (RFC 4880, 6.2), with its checksum."""
+    text = base64.b64encode(content).decode()
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    checksum = base64.b64encode(crc24(content).to_bytes(3, "big")).decode()
+    return "\n".join([BEGIN, "", *lines, f"={checksum}", END, ""]).encode()
+
+
+def crc24(content: bytes) -> int:
+    """Checksum of an armoured block (RFC 4880, 6.1)."""
+    crc = 0xB704CE
+    for octet in content:
+        crc ^= octet << 16
+        for _ in range(8):
+            crc <<= 1
+            if crc & 0x1000000:
+                crc ^= 0x1864CFB
+    return crc
 
 
 def packets(content: bytes) -> Iterator[tuple[int, bytes]]:
@@ -77,10 +103,13 @@ def fingerprint(content: bytes) -> str:
 
 
 def read(path: str) -> str | None:
-    """Fingerprint of the key at ``path``; None where there is none that can be read."""
+    """Fingerprint of the key at ``path``; None where there is none as ``place`` writes it."""
     try:
+        info = os.lstat(path)
         with open(path, "rb") as stream:
-            return fingerprint(stream.read(LIMIT))
+            content = stream.read(LIMIT)
+        ours = content == armour(dearmour(content)) and info.st_uid == os.geteuid()
+        return fingerprint(content) if ours and info.st_mode == PLAIN else None
     except (OSError, ValueError, IndexError):
         return None
 
@@ -126,14 +155,14 @@ def offered(url: str, wanted: str) -> dict[str, str]:
 def place(order: dict[str, Any]) -> None:
     """Download the key, compare its fingerprint, and rename it into place."""
     path = order["path"]
-    content = download(order["url"], order["fingerprint"])
+    content = armour(dearmour(download(order["url"], order["fingerprint"])))
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     aside = f"{path}.strixbox-new"
     with open(aside, "wb") as stream:
         stream.write(content)
+        os.fchmod(stream.fileno(), 0o644)
         stream.flush()
         os.fsync(stream.fileno())
-    os.chmod(aside, 0o644)
     os.replace(aside, path)
 
 

@@ -34,14 +34,22 @@ def _canonical(project: str) -> str:
 
 
 def _python(path: str) -> str | None:
-    """Version of the environment's interpreter, as 3.12; None where it cannot start."""
+    """Version of the environment's interpreter, as 3.12; None where it is no environment of ours.
+
+    That is one with an interpreter, and apart from the system's packages.
+    """
     try:
-        with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8") as stream:
-            match = re.search(r"^version(?:_info)?\s*=\s*(\d+\.\d+)", stream.read(), re.MULTILINE)
+        with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8", errors="replace") as stream:
+            lines = (line.partition("=") for line in stream)
+            settings = {name.strip(): value.strip() for name, _, value in lines}
     except OSError:
         return None
-    works = os.access(os.path.join(path, "bin", "python"), os.X_OK)
-    return match.group(1) if match and works else None
+    # Without a home Python takes the system's packages instead (docs.python.org, library/site).
+    works = os.access(os.path.join(path, "bin", "python"), os.X_OK) and "home" in settings
+    if not works or settings.get("include-system-site-packages", "true") != "false":
+        return None
+    match = re.match(r"\d+\.\d+", settings.get("version_info", settings.get("version", "")))
+    return match.group() if match else None
 
 
 def _hip(site: str) -> str | None:

@@ -26,6 +26,9 @@ def gpg(home: Path, *words: str) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
+VENV = "home = /usr/bin\ninclude-system-site-packages = false\nversion_info = 3.12.3\n"
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A gpg home with two keys, one of them with a subkey, and their fingerprints."""
@@ -49,6 +52,39 @@ def test_a_fingerprint_is_gpgs_own(
     home, made = keys
     content = gpg(home, *armour, "--export", made[number])
     assert apt_key.fingerprint(content) == made[number]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_key_is_written_in_one_form(
+    keys: tuple[Path, list[str]], number: int, tmp_path: Path
+) -> None:
+    home, made = keys
+    binary = gpg(home, "--export", made[number])
+    text = apt_key.armour(binary)
+    assert apt_key.dearmour(text) == binary
+    # The same as gpg's own, checksum included.
+    assert text == gpg(home, "--armor", "--export", made[number])
+    path = tmp_path / "key.asc"
+    path.write_bytes(text)
+    path.chmod(0o644)
+    assert apt_key.read(str(path)) == made[number]
+
+
+def test_a_key_that_somebody_changed_is_none(keys: tuple[Path, list[str]], tmp_path: Path) -> None:
+    home, made = keys
+    text = gpg(home, "--armor", "--export", made[0])
+    path = tmp_path / "key.asc"
+    for changed in (text + b"x\n", text.replace(b"\n=", b"\n=A"), b"x\n" + text, text[:-1]):
+        path.write_bytes(changed)
+        path.chmod(0o644)
+        assert apt_key.read(str(path)) is None, changed
+    path.write_bytes(text)
+    path.chmod(0o666)
+    assert apt_key.read(str(path)) is None
+    path.chmod(0o644)
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
+    assert apt_key.read(str(path)) is None
 
 
 def test_a_second_key_behind_the_right_one_is_refused(keys: tuple[Path, list[str]]) -> None:
@@ -80,7 +116,7 @@ def test_an_environment_is_read_from_its_files(tmp_path: Path) -> None:
     (site / "torch" / "version.py").write_text("cuda = None\nhip: str | None = '6.4.43484'\n")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.12.3\n")
+    (tmp_path / "pyvenv.cfg").write_text(VENV)
     assert environments.environment(str(tmp_path)) == {
         "python": "3.12",
         "packages": {"torch-audio": "2.6.0+rocm"},
@@ -130,8 +166,30 @@ def test_a_package_that_lost_a_file_or_a_part_of_one_is_damaged(tmp_path: Path) 
 def test_an_environment_whose_python_is_gone_has_none(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to("/no/such/python")
-    (tmp_path / "pyvenv.cfg").write_text("version = 3.12.3\n")
+    (tmp_path / "pyvenv.cfg").write_text(VENV)
     assert environments.environment(str(tmp_path))["python"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "python"),
+    [
+        (VENV, "3.12"),
+        (VENV.replace("version_info", "version"), "3.12"),
+        (VENV + "# mine\n", "3.12"),
+        ("", None),
+        (VENV.replace("false", "true"), None),
+        (VENV.partition("include")[0], None),
+        (VENV.replace("home", "hom"), None),
+        (VENV.replace("3.12.3", "new"), None),
+    ],
+)
+def test_an_environment_is_apart_from_the_systems_packages(
+    tmp_path: Path, text: str, python: str | None
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "pyvenv.cfg").write_text(text)
+    assert environments.environment(str(tmp_path))["python"] == python
 
 
 def test_only_nodes_that_comfyui_loads_count(tmp_path: Path) -> None:
