@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from strixbox.box.leftovers import ASKPASS_TEXT
+from strixbox.groups import read_group_data
 from strixbox.layout import (
     CHANGES,
     CURRENT,
@@ -21,7 +22,8 @@ from strixbox.layout import (
     WHEELS,
 )
 from tests.e2e.conftest import Fleet
-from tests.lab import Box, difference
+from tests.e2e.drifts import ARCHIVE, MOVED, one_of_each
+from tests.lab import Box, difference, settled_difference
 
 pytestmark = pytest.mark.lab
 
@@ -166,6 +168,31 @@ def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
     assert fleet.run().changed("e2e") == []
     assert fleet.run("verify.py").code == 0
     assert len(changes(box)) == logged + len(told)
+
+
+@pytest.mark.fault("anything changed by hand, chosen at random")
+def test_one_thing_of_every_kind_chosen_at_random(
+    fleet: Fleet, pytestconfig: pytest.Config
+) -> None:
+    manifest = [dict(model) for model in read_group_data()["lab"]["models_manifest"]]
+    manifest[0]["tier"] = "archive"
+    box = fleet.add("e2e", "converged", models_archive=ARCHIVE, models_manifest=manifest)
+    box.run(f"install -d -o strix {ARCHIVE}")
+    assert fleet.run().code == 0
+    assert fleet.run().changed("e2e") == []
+    before = box.state()
+    chosen = one_of_each(box, pytestconfig.getoption("--seed"))
+    fleet.points = len(chosen)
+    for kind, drift in chosen.items():
+        print(f"{kind}: {drift.command} ({drift.thing})", flush=True)
+        drift.happen(box)
+
+        outcome = fleet.run()
+
+        assert outcome.code == 0, outcome.text
+        assert outcome.changed("e2e") != []
+        box.run(["rm", "-rf", MOVED])
+        assert settled_difference(before, box.state()) == []
 
 
 def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet) -> None:
