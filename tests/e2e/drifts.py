@@ -78,7 +78,7 @@ def kinds(box: Box) -> dict[str, list[Drift]]:
             (ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES), 'rm -r "$1"', f'mv "$1" {MOVED}'
         )
         + every((ETC, BIN, LIB, LOCKS), 'chmod 777 "$1"', 'chown strix "$1"'),
-        "package": every(PACKAGES, 'dpkg --purge --force-depends --force-remove-held "$1"')
+        "package": every(PACKAGES, 'dpkg --purge --force-depends "$1"')
         + every(PACKAGES[2:], 'apt-mark unhold "$1"'),
         "Python package": every(inside, 'rm "$1"', 'echo x >> "$1"')
         + every(records, 'rm -r "$(dirname "$1")"', 'rm "$1"'),
