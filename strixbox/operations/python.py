@@ -75,7 +75,7 @@ def uv_tool(python: Python) -> Steps:
     path = uv_program(python)
     program = ask(FileStates, paths=(path,), content=False)[path]
     now = ask(Environments, paths=(directory,))[directory]
-    whole = now["packages"].get("uv") == python.uv_version and not now["damaged"]
+    whole = _roots(now) and now["packages"].get("uv") == python.uv_version and not now["damaged"]
     if whole and program["kind"] == "file" and program["mode"] == "755":
         host.noop(f"uv {python.uv_version} is installed")
         return
@@ -203,7 +203,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
     marker = f"{path}/unfinished"
     now = ask(Environments, paths=(path,))[path]
     begun = ask(FileStates, paths=(marker,))[marker]["kind"] != "absent"
-    anew = now["python"] != python.version or begun
+    anew = now["python"] != python.version or begun or not _roots(now)
     wrong = sorted(name for name, version in wanted.items() if now["packages"].get(name) != version)
     if not anew and not wrong:
         host.noop(f"{path} holds {len(wanted)} packages as locked")
@@ -259,7 +259,7 @@ def lacking(release: Release, now: dict[str, Any], *, begun: bool) -> Needs:
     wrong = {n: held.get(n) for n, v in release.packages().items() if held.get(n) != v}
     damaged = {} if anew else {n: path for n, path in now["damaged"].items() if n in wrong}
     wheels = tuple(w for w in release.python.wheels if canonicalize_name(w.project) in wrong)
-    loose = not anew and now["owners"] != ["root"]
+    loose = not anew and not _roots(now)
     return Needs(anew, wrong, damaged, wheels, loose)
 
 
@@ -337,6 +337,11 @@ def handed_over(release: Release, *, build: bool) -> Run:
         "build": build,
     }
     return write("hand_over", order)
+
+
+def _roots(environment: dict[str, Any]) -> bool:
+    """Whether there is an environment, and nobody but root may write to it."""
+    return environment["python"] is not None and environment["owners"] == ["root"]
 
 
 def _cache(release: Release) -> str:
