@@ -92,7 +92,9 @@ def kinds(box: Box) -> dict[str, list[Drift]]:
             'rm "$(dirname "$1")/bin/python"',
         )
         + every((uv_program,), 'rm "$1"', 'chmod a+w "$1"'),
-        "link": every((CURRENT, IN_USE, *links), 'rm "$1"', 'ln -sfn /tmp "$1"'),
+        # In a model's place a link that leads elsewhere is its owner's: that is refused.
+        "link": every((CURRENT, IN_USE, *links), 'rm "$1"')
+        + every((CURRENT, IN_USE), 'ln -sfn /tmp "$1"'),
         "unit": every(
             (SERVICE, "strixbox-preload.service", "strixbox-warmup.service"),
             'systemctl disable "$1"',
