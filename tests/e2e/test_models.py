@@ -46,7 +46,7 @@ def test_a_model_goes_to_the_archive_and_comes_back(fleet: Fleet) -> None:
     assert difference(state, box.state()) == []
 
     settings["models_archive"] = OTHER
-    box.run(["mkdir", OTHER])
+    box.run(["install", "-d", "-o", "strix", OTHER])
     elsewhere = fleet.run()
     assert elsewhere.code == 0, elsewhere.text
     assert box.run(["readlink", f"{ACTIVE}/{path}"]).stdout.strip() == f"{OTHER}/{path}"
