@@ -14,7 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +51,7 @@ def say(text: str) -> None:
 class Bench:
     """The lab with its boxes, the contenders, and what was measured so far."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Collection[str]) -> None:
         FOLDER.mkdir(exist_ok=True)
         self.lab = Lab.start()
         self.image = bench_boxes.image(self.lab, FOLDER)
@@ -326,7 +326,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--latency", type=numbers, default=[0], help="added milliseconds: 0,20")
     made.add_argument("--pairs", type=int, default=3, help="rounds of every case")
     made.add_argument("--case", action="append", choices=CASES, help="repeatable; all by default")
-    made.add_argument("--only", action="append", choices=names[1:], help="beside ours; repeatable")
+    made.add_argument(
+        "--only", action="append", choices=names, help="beside ours, or ours alone; repeatable"
+    )
     made.add_argument("--states", action="store_true", help="first see that all make the same box")
     made.add_argument("--by-hand", action="store_true", help="and the chapter's own commands")
     made.add_argument("--keep", action="store_true", help="use boxes that run, and leave them")
@@ -365,7 +367,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, ended)  # ignored by what a shell has put into the background
     told = about()
     try:
-        bench = Bench([OURS, *(words.only or (Ansible.name, Mitogen.name))])
+        bench = Bench({OURS, *(words.only or (Ansible.name, Mitogen.name))})
         try:
             if words.states:
                 states_agree(bench)
