@@ -1,6 +1,7 @@
 """Writer: a git checkout at one commit, made aside and renamed into place.
 
-Edits that somebody made in a checkout of ours are kept as a patch in the backup directory.
+Edits that somebody made in a checkout of ours are kept in the backup directory: as a patch where
+the files are put back, else with the whole tree.
 """
 
 from __future__ import annotations
@@ -9,38 +10,56 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
-from strixbox.box._backups import note
+from strixbox.box._backups import keep, note
+from strixbox.box._git import foreign, git, loose, plain
+from strixbox.box._moving import discard, move
 
-# Never ask for a password on a machine where nobody sits.
-ENVIRONMENT = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 # git itself waits for ever on a line that has gone silent: under 1000 bytes a second for a minute
 # is the end (git-config: http.lowSpeedLimit, http.lowSpeedTime).
 STALL = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 
 
-def git(path: str, *words: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git in ``path`` and return what it said."""
-    settings = ("-c", "safe.directory=*", "-c", "advice.detachedHead=false", *STALL)
-    command = ["git", *settings, "-C", path]
-    return subprocess.run([*command, *words], env=ENVIRONMENT, capture_output=True, check=False)
-
-
 def need(path: str, *words: str, mend: str) -> None:
     """Run git and stop with what it said and the mend where it fails."""
-    answer = git(path, *words)
+    answer = git(path, *words, settings=STALL)
     if answer.returncode != 0:
-        said = answer.stderr.decode(errors="replace").strip().splitlines()
+        said = answer.stderr.strip().splitlines()
         raise SystemExit(f"{said[-1] if said else 'git failed'}; {mend}")
 
 
-def keep_edits(path: str, backups: str) -> None:
+def tighten(path: str) -> None:
+    """Have everything the account's own, with the modes that git gives."""
+    for place, mode in loose(path).items():
+        os.chown(place, os.geteuid(), os.getegid(), follow_symlinks=False)
+        if not os.path.islink(place):
+            os.chmod(place, mode)
+
+
+def forget_settings(path: str, backups: str) -> None:
+    """Keep what somebody set in the repository, and take it back."""
+    for name in foreign(path):
+        file = f"{path}/{name}"
+        content = b""
+        with suppress(OSError), open(file, "rb") as stream:
+            content = stream.read()
+            keep(file, content, os.fstat(stream.fileno()), backups)
+        if name == ".git/config":
+            ours = plain(content.decode(errors="surrogateescape"))
+            with open(file, "w", encoding="utf-8") as stream:
+                stream.write(ours)
+        else:
+            discard(file)
+
+
+def keep_edits(path: str, commit: str, backups: str) -> None:
     """Save the difference to the commit as a patch, before the edits are taken back."""
-    patch = git(path, "diff", "--binary", "HEAD").stdout
+    words = ("diff", "--binary", "--no-ext-diff", "--no-textconv", commit)
+    patch = git(path, *words).stdout.encode(errors="surrogateescape")
     if not patch:
         return
     name = f"{os.path.basename(path)}-{time.strftime('%Y%m%dT%H%M%S')}.patch"
@@ -53,20 +72,39 @@ def keep_edits(path: str, backups: str) -> None:
     print(f"the edits in {path} are kept as {copy}", flush=True)
 
 
+def restored(path: str, commit: str, backups: str) -> bool:
+    """Whether a checkout at the commit could be put back as it was, without the network."""
+    tighten(path)
+    forget_settings(path, backups)
+    # A lock was left by a run that was killed; nothing else works in a release. The index may name
+    # files that are taken for unchanged.
+    for name in ("index.lock", "index"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}/.git/{name}")
+    head = git(path, "rev-parse", "--verify", "HEAD").stdout.strip()
+    if head != commit or git(path, "read-tree", commit).returncode != 0:
+        return False
+    keep_edits(path, commit, backups)
+    # Not reset --hard: that leaves an ORIG_HEAD which a checkout made anew has not.
+    return git(path, "checkout", "--quiet", "--force", "--detach", commit).returncode == 0
+
+
+def put_by(path: str, backups: str) -> None:
+    """Move what stands there into the backup directory: anybody's work may be in it."""
+    copy = os.path.join(backups, f"{time.strftime('%Y%m%dT%H%M%S')}{path.replace('/', '-')}")
+    note(backups, path, copy, None, why="no checkout of its commit")
+    move(path, copy)
+    print(f"what stood at {path} is kept as {copy}", flush=True)
+
+
 def main(order: dict[str, Any]) -> None:
     """``{"path", "url", "commit", "backups"}``."""
     path, url, commit = order["path"], order["url"], order["commit"]
-    if os.path.isdir(os.path.join(path, ".git")):
-        keep_edits(path, order["backups"])
-        head = git(path, "rev-parse", "--verify", "HEAD").stdout.decode().strip()
-        lock = os.path.join(path, ".git", "index.lock")
-        if os.path.exists(lock):
-            os.unlink(lock)  # left by a run that was killed; nothing else works in a release
-        # Not reset --hard: that leaves an ORIG_HEAD which a checkout made anew has not.
-        back = ("checkout", "--quiet", "--force", "--detach", commit)
-        if head == commit and git(path, *back).returncode == 0:
-            return
-    aside = f"{path}.strixbox-new"
+    backups = order["backups"]
+    if os.path.isdir(os.path.join(path, ".git")) and restored(path, commit, backups):
+        return
+    # By another name than what is moved away has on its way.
+    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.strixbox-new")
     shutil.rmtree(aside, ignore_errors=True)
     os.makedirs(aside)
     print(f"fetching {url} at {commit[:12]}", flush=True)
@@ -75,7 +113,7 @@ def main(order: dict[str, Any]) -> None:
     need(aside, "fetch", "--quiet", "--depth", "1", url, commit, mend=reach)
     need(aside, "checkout", "--quiet", "--detach", commit, mend="free disk room and run again")
     if os.path.lexists(path):
-        shutil.rmtree(path)
+        put_by(path, backups)
     os.rename(aside, path)
 
 

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from typing import Any
 
-
-def _git(path: str, *words: str) -> str | None:
-    """Output of git in ``path``, None where it fails; the owner does not matter for reading."""
-    command = ["git", "-c", "safe.directory=*", "-C", path, *words]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else None
+from strixbox.box._git import foreign, git, loose
 
 
 def checkout(path: str) -> dict[str, Any]:
-    """``commit`` (None: no checkout here) and ``edited``: tracked files that were changed."""
+    """``commit`` (None: no checkout here) and ``edited``: tracked files that were changed.
+
+    Also the repository's own files, and what others may write to or the service cannot read.
+    """
     if not os.path.isdir(os.path.join(path, ".git")):
         return {"exists": os.path.lexists(path), "commit": None, "edited": []}
-    edited = _git(path, "status", "--porcelain", "--untracked-files=no") or ""
-    return {
-        "exists": True,
-        "commit": _git(path, "rev-parse", "--verify", "HEAD"),
-        "edited": [line[2:].strip() for line in edited.splitlines()],
-    }
+    commit = _head(path)
+    edited = foreign(path)
+    if not edited:  # else git may be told to run anything
+        status = git(path, "status", "--porcelain", "--untracked-files=no")
+        if status.returncode != 0:
+            commit = None  # half of it is gone
+        edited = [line[2:].strip() for line in status.stdout.splitlines()]
+        # H is a file that is looked at; others are taken for unchanged (git-ls-files, -v).
+        listed = git(path, "ls-files", "-v").stdout.splitlines()
+        edited += [line[2:] for line in listed if not line.startswith("H ")]
+    edited += [os.path.relpath(place, path) for place in loose(path)]
+    return {"exists": True, "commit": commit, "edited": list(dict.fromkeys(edited))}
+
+
+def _head(path: str) -> str | None:
+    """The commit that is checked out; None where it is a branch's, which ours never is."""
+    try:
+        with open(f"{path}/.git/HEAD", encoding="ascii") as stream:
+            head = stream.read().strip()
+    except (OSError, ValueError):
+        return None
+    return None if head.startswith("ref:") else head
 
 
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:

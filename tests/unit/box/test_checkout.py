@@ -1,4 +1,4 @@
-"""A checkout does not wait for ever on a server that has gone silent."""
+"""Checkouts: what was done in them is found and taken back, and a silent server is left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from strixbox.box import checkout
 from strixbox.box._backups import entries
+from tests.unit.box.conftest import asked, started
 
 
 def test_a_silent_server_ends_a_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +64,110 @@ def test_a_commit_is_checked_out_and_edits_are_kept(tmp_path: Path) -> None:
     patch = Path(entry["copy"]).read_bytes()
     assert b"+mine" in patch
     assert entry["sha256"] == hashlib.sha256(patch).hexdigest()
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> dict[str, str]:
+    """An order for a repository with main.py, run.sh and lib/x.py, which has been carried out."""
+    origin = tmp_path / "origin"
+    (origin / "lib").mkdir(parents=True)
+    (origin / "main.py").write_text("1\n")
+    (origin / "run.sh").write_text("#!/bin/sh\n")
+    (origin / "run.sh").chmod(0o755)
+    (origin / "lib" / "x.py").write_text("2\n")
+    own = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    for words in (("init", "--quiet"), ("add", "."), (*own, "commit", "--quiet", "-m", "one")):
+        subprocess.run(["git", "-C", str(origin), *words], check=True)
+    head = subprocess.run(
+        ["git", "-C", str(origin), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    made = {
+        "path": str(tmp_path / "x"),
+        "url": str(origin),
+        "commit": head.stdout.strip(),
+        "backups": str(tmp_path / "backups"),
+    }
+    assert started("checkout", made).returncode == 0
+    return made
+
+
+def seen(order: dict[str, str]) -> list[str]:
+    """What the reader calls edited; the commit is always the right one, or none."""
+    found = asked("checkouts", {"paths": [order["path"]]})[order["path"]]
+    return [] if found["commit"] == order["commit"] and not found["edited"] else found["edited"]
+
+
+# What somebody does in the checkout, and the file that is told.
+MEDDLING = {
+    "echo mine >> main.py": "main.py",
+    "rm lib/x.py": "lib/x.py",
+    "rm -r lib": "lib/x.py",
+    "chmod 600 main.py": "main.py",
+    "chmod 755 main.py": "main.py",
+    "chmod a+w lib": "lib",
+    "chmod 777 .": ".",
+    "chmod 644 run.sh": "run.sh",
+    "chmod 666 .git/HEAD": ".git/HEAD",
+    "mv main.py /tmp/strixbox-moved-$$ && ln -s lib/x.py main.py": "main.py",
+    "echo mine >> main.py && git update-index --assume-unchanged main.py": "main.py",
+    "echo mine >> main.py && git update-index --skip-worktree main.py": "main.py",
+    "git config core.fileMode false && chmod 755 main.py": ".git/config",
+    "git config core.fsmonitor 'touch pwned #'": ".git/config",
+    "git config filter.x.clean 'touch pwned; cat'; echo '* filter=x' > .git/info/attributes": (
+        ".git/config"
+    ),
+    "echo '*.py -text' > .git/info/attributes": ".git/info/attributes",
+    ": > .git/config": ".git/config",
+    "git config include.path /etc/passwd": ".git/config",
+    "echo mine >> main.py && touch .git/index.lock": "main.py",
+}
+
+
+@pytest.mark.parametrize("meddling", MEDDLING)
+def test_what_was_done_in_a_checkout_is_told_and_taken_back(
+    order: dict[str, str], meddling: str
+) -> None:
+    assert seen(order) == []
+    subprocess.run(["sh", "-ec", meddling], cwd=order["path"], check=True)
+
+    assert MEDDLING[meddling] in seen(order)
+    # The files come back from the checkout itself.
+    assert started("checkout", order | {"url": "/none"}).returncode == 0
+
+    assert seen(order) == []
+    assert Path(order["path"], "main.py").read_text() == "1\n"
+    assert Path(order["path"], "lib", "x.py").read_text() == "2\n"
+    assert not Path(order["path"], "pwned").exists()
+    kept = b"".join(Path(entry["copy"]).read_bytes() for entry in entries(order["backups"]))
+    assert (b"+mine" in kept) == ("echo mine" in meddling)
+    assert (b"pwned" in kept) == ("pwned" in meddling)
+
+
+@pytest.mark.parametrize(
+    "meddling",
+    [
+        "git -c user.name=a -c user.email=a@b.org commit -qam mine",
+        "rm -r .git",
+        "rm -r .git/objects",
+        "rm .git/HEAD",
+        "git checkout -q -b mine && git -c user.name=a -c user.email=a@b.org commit -qam mine",
+    ],
+)
+def test_what_is_no_checkout_of_the_commit_is_kept_whole(
+    order: dict[str, str], meddling: str
+) -> None:
+    path = Path(order["path"])
+    (path / "main.py").write_text("mine\n")
+    (path / "notes.txt").write_text("mine too\n")
+    subprocess.run(["sh", "-ec", meddling], cwd=path, check=True)
+    found = asked("checkouts", {"paths": [order["path"]]})[order["path"]]
+    assert found["commit"] != order["commit"] or found["edited"]
+
+    answer = started("checkout", order)
+
+    assert answer.returncode == 0, answer.stderr
+    assert seen(order) == []
+    assert (path / "main.py").read_text() == "1\n"
+    kept = Path(entries(order["backups"])[-1]["copy"])
+    assert (kept / "main.py").read_text() == "mine\n"
+    assert (kept / "notes.txt").read_text() == "mine too\n"
