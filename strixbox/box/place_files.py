@@ -1,7 +1,8 @@
 """Writer: directories and whole files put in place, each by one atomic rename.
 
 A file that is in the way and was not put there by strixbox is copied to the backup directory
-first, so an owner finds what stood there before the first edit.
+first, so an owner finds what stood there before the first edit. What is no file, and a file in a
+directory's place, is moved there.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import json
 import os
 import pwd
 import sys
+import time
 from typing import Any
 
-from strixbox.box._backups import beside, keep_foreign
+from strixbox.box._backups import beside, keep_foreign, note
+from strixbox.box._moving import move
 
 
-def place_directory(wanted: dict[str, Any]) -> None:
+def place_directory(wanted: dict[str, Any], backups: str) -> None:
     """Make one directory with its mode and owner; what is inside stays as it is."""
     path = wanted["path"]
+    if os.path.islink(path) and not os.path.isdir(path):
+        raise SystemExit(f"{path} leads to no directory; mount its disk, or remove the link")
     if os.path.lexists(path) and not os.path.isdir(path):
-        kind = f"a link to {os.readlink(path)}" if os.path.islink(path) else "a file"
-        raise SystemExit(f"{path} shall be a directory but is {kind}; move it away and run again")
+        put_by(path, backups, "in the place of a directory")
     os.makedirs(path, mode=0o755, exist_ok=True)
     _own(path, wanted)
 
@@ -32,17 +36,23 @@ def place_file(wanted: dict[str, Any], backups: str) -> None:
     """Write one file beside its place, flush it, and rename it there."""
     path = wanted["path"]
     content = base64.b64decode(wanted["content"])
-    if os.path.isdir(path) and not os.path.islink(path):
-        raise SystemExit(f"{path} shall be a file but is a directory; move it away and run again")
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.islink(path):
-        # Reading a pipe or a device to keep its content might never end.
-        raise SystemExit(f"{path} is neither file nor directory; move it away and run again")
+        # Not read: that might never end where it is a pipe or a device.
+        put_by(path, backups, "in the place of a file")
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     keep_foreign(path, content, backups)
     aside = beside(path, content)
     _own(aside, wanted)
     os.replace(aside, path)
     _flush_directory(os.path.dirname(path))
+
+
+def put_by(path: str, backups: str, why: str) -> None:
+    """Move what is in the way into the backup directory."""
+    copy = os.path.join(backups, f"{time.strftime('%Y%m%dT%H%M%S')}{path.replace('/', '-')}")
+    note(backups, path, copy, None, why=why)
+    move(path, copy)
+    print(f"what stood at {path} is kept as {copy}", flush=True)
 
 
 def _own(path: str, wanted: dict[str, Any]) -> None:
@@ -70,7 +80,7 @@ def main(order: dict[str, Any]) -> None:
     try:
         for wanted in order["directories"]:
             path = wanted["path"]
-            place_directory(wanted)
+            place_directory(wanted, order["backups"])
         for wanted in order["files"]:
             path = wanted["path"]
             place_file(wanted, order["backups"])

@@ -11,7 +11,7 @@ from pyinfra.context import host
 
 from strixbox.facts import FileStates, FileText, TreeEntries
 from strixbox.layout import BACKUPS
-from strixbox.operations.base import Steps, ask, box_operation, say
+from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.programs import Run, write
 from strixbox.tree import BoxDirectory, BoxFile
 
@@ -35,12 +35,31 @@ def place_files(
     if not files and not directories:
         host.noop(f"{len(paths)} files and directories are as they shall be")
         return
+    refuse_lost(directories, states)
     items = [*directories, *files]
     for item in items:
         say(f"{item.path}: {difference(item, states[item.path])}")
     for file in files:
         show_diff(file)
     yield placing(files, directories)
+
+
+def refuse_lost(directories: tuple[BoxDirectory, ...], states: dict[str, dict[str, Any]]) -> None:
+    """Stop where a directory's place has a link to where there is none: its disk may be missing.
+
+    Raises:
+        BoxTrouble: naming every such link.
+    """
+    lost = [
+        f"{directory.path} (to {state['target']})"
+        for directory in directories
+        if (state := states[directory.path])["kind"] == "link" and "directory" not in state
+    ]
+    if lost:
+        raise BoxTrouble(
+            f"{', '.join(lost)} leads to no directory; mount its disk, or remove the link, and run"
+            " again."
+        )
 
 
 @box_operation

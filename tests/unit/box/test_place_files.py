@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from strixbox.box import activate
-from strixbox.operations.files import difference, directory_is_right
+from strixbox.operations.base import BoxTrouble
+from strixbox.operations.files import difference, directory_is_right, refuse_lost
 from strixbox.tree import BoxDirectory
 from tests.unit.box.conftest import ME, MY_GROUP, asked, started
 
@@ -74,13 +75,16 @@ def test_a_link_is_replaced_and_noted_its_target_stays(tmp_path: Path) -> None:
     assert Path(kept(tmp_path)[0]["copy"]).read_text() == f"link to {target}\n"
 
 
-def test_a_directory_in_the_way_is_named_and_left(tmp_path: Path) -> None:
+def test_a_directory_in_the_way_is_kept_with_all_that_is_in_it(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     path.mkdir()
+    (path / "mine").write_text("mine")
     answer = started("place_files", order(tmp_path, path, b"x"))
-    assert answer.returncode == 1
-    assert f"{path} shall be a file but is a directory" in answer.stderr
-    assert path.is_dir()
+    assert path.read_bytes() == b"x"
+    (entry,) = kept(tmp_path)
+    assert (entry["path"], entry["sha256"]) == (str(path), None)
+    assert Path(entry["copy"], "mine").read_text() == "mine"
+    assert f"what stood at {path} is kept as {entry['copy']}" in answer.stdout
 
 
 def test_files_of_one_name_and_content_are_each_kept(tmp_path: Path) -> None:
@@ -126,12 +130,12 @@ def test_going_back_to_a_generation_keeps_what_others_wrote_too(tmp_path: Path) 
     assert Path(entry["copy"]).read_bytes() == b"theirs\n"
 
 
-def test_a_pipe_in_the_way_is_named_and_not_read(tmp_path: Path) -> None:
+def test_a_pipe_in_the_way_is_moved_and_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     os.mkfifo(path)
-    answer = started("place_files", order(tmp_path, path, b"x"))
-    assert "is neither file nor directory" in answer.stderr
-    assert path.is_fifo()
+    assert started("place_files", order(tmp_path, path, b"x")).returncode == 0
+    assert path.read_bytes() == b"x"
+    assert Path(kept(tmp_path)[0]["copy"]).is_fifo()
 
 
 def test_a_link_to_a_larger_disk_is_a_directory(tmp_path: Path) -> None:
@@ -165,15 +169,27 @@ def test_the_owners_own_group_is_whatever_the_box_calls_it(tmp_path: Path) -> No
     assert not directory_is_right(BoxDirectory(str(tmp_path), mode, ME, "nogroup"), state)
 
 
-def test_a_file_in_a_directorys_place_is_named_and_left(tmp_path: Path) -> None:
+def test_a_file_in_a_directorys_place_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.write_text("theirs")
     wanted = {"path": str(path), "mode": "755", **OWNER}
-    answer = started(
-        "place_files", {"directories": [wanted], "files": [], "backups": str(tmp_path / "b")}
-    )
-    assert "shall be a directory but is a file" in answer.stderr
-    assert path.read_text() == "theirs"
+    backups = str(tmp_path / "backups")
+    started("place_files", {"directories": [wanted], "files": [], "backups": backups})
+    assert path.is_dir()
+    assert Path(kept(tmp_path)[0]["copy"]).read_text() == "theirs"
+
+
+def test_a_link_that_leads_to_no_directory_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.symlink_to("/mnt/gone")
+    wanted = BoxDirectory(str(path), "755", ME, MY_GROUP)
+    states = asked("file_states", {"paths": [str(path)]})
+    with pytest.raises(BoxTrouble, match=r"folder \(to /mnt/gone\) leads to no directory"):
+        refuse_lost((wanted,), states)
+    order = {"path": str(path), "mode": "755", **OWNER}
+    told = started("place_files", {"directories": [order], "files": [], "backups": "/none"})
+    assert "leads to no directory" in told.stderr
+    assert path.is_symlink()
 
 
 def test_an_account_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
