@@ -50,6 +50,7 @@ def settings_file(cfg: Config) -> BoxFile:
     torch = next(wheel for wheel in cfg.python.wheels if wheel.project == "torch")
     tunableop = cfg.launch.variables.get("PYTORCH_TUNABLEOP_FILENAME")
     content = {
+        "managed": "Managed by strixbox",
         "url": f"http://127.0.0.1:{cfg.comfyui.port}",
         "user": cfg.box.user,
         "service": SERVICE,

@@ -50,6 +50,7 @@ class Profile(Part):
 class Settings(Part):
     """All of it."""
 
+    managed: str = Field("", description="the deploy's mark, by which it knows its own files")
     url: str = Field(description="where ComfyUI answers, without a trailing slash")
     user: str = Field(description="account that runs the service and owns the models")
     service: str = Field(description="systemd unit of ComfyUI")
