@@ -123,6 +123,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         self,
         paths: tuple[str, ...],
         inside: tuple[str, ...],
+        known: dict[str, str],
         kept: tuple[str, ...],
         units: tuple[str, ...],
         mount: str,
@@ -135,6 +136,7 @@ class Footprint(BoxFact[dict[str, Any]]):
         query = {
             "paths": list(paths),
             "inside": list(inside),
+            "known": known,
             "kept": list(kept),
             "units": list(units),
             "mount": mount,

@@ -42,11 +42,11 @@ def _own_like(path: str, copy: str) -> None:
     for folder, directories, names in os.walk(path):
         for name in (*directories, *names):
             place = os.path.join(folder, name)
-            _own(place, os.path.join(copy, os.path.relpath(place, path)))
-    _own(path, copy)
+            _copy_owner(place, os.path.join(copy, os.path.relpath(place, path)))
+    _copy_owner(path, copy)
 
 
-def _own(path: str, copy: str) -> None:
+def _copy_owner(path: str, copy: str) -> None:
     info = os.lstat(path)
     os.chown(copy, info.st_uid, info.st_gid, follow_symlinks=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -68,8 +69,20 @@ def around(path: str, kept: list[str]) -> list[str]:
     return [each for name in sorted(os.listdir(path)) for each in around(f"{path}/{name}", kept)]
 
 
+def strangers(known: dict[str, str]) -> list[str]:
+    """What lies in directories of ours under a name that nothing of ours has.
+
+    ``known`` is the pattern of our names by directory.
+    """
+    found = []
+    for folder, pattern in known.items():
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        found += [f"{folder}/{name}" for name in names if not re.fullmatch(pattern, name)]
+    return found
+
+
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"paths", "inside", "kept", "units", "mount", "fstab", "bashrc", "user",
+    """``{"paths", "inside", "known", "kept", "units", "mount", "fstab", "bashrc", "user",
     "backups", "packages"}``.
 
     ``kept`` are directories below ``paths`` that stay where they hold anything. ``units`` has the
@@ -96,6 +109,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     return {
         "paths": paths,
         "kept": kept,
+        "strangers": strangers(query["known"]),
         "links": {
             path: os.path.realpath(path)
             for path in (*query["inside"], *query["paths"])

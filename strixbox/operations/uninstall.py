@@ -50,6 +50,11 @@ INSIDE = (
     *(TOOLS, BOXTOOLS, NODES, LIB, BIN, LOCKS, RELEASES, f"{OPT}/uv", f"{OPT}/nodes-extra"),
     *(GENERATIONS, TOOLS_STATE, WHEELS, UV_CACHE),
 )
+# Names of what the toolkit has there; anything else is somebody's, and goes to the backups.
+KNOWN = {
+    OPT: r"(tools|boxtools|nodes|nodes-extra|lib|bin|locks|releases|current|uv)(\.strixbox-new)?",
+    RELEASES: r"[0-9a-f]{12}",
+}
 # Hours of the box, on its owner's behalf; the next deploy finds them where they are.
 KEPT = {
     f"{TOOLS_STATE}/bench": "what strixbox bench measured",
@@ -58,7 +63,8 @@ KEPT = {
 }
 LEFT = (
     "{base}: your models, pictures, workflows and nodes",
-    "{backups}: copies of every file of yours that was edited, with index.jsonl",
+    "{backups}: copies of every file of yours that was edited, and of /etc/strixbox, with"
+    " index.jsonl",
     "{log}: who changed what on this box",
     "packages of Ubuntu that were installed for it: git, python3-venv, htop, tmux",
     "the groups render and video, which {user} may still be in",
@@ -106,6 +112,7 @@ def ask_footprint(cfg: Config) -> dict[str, Any]:
         Footprint,
         paths=OURS,
         inside=INSIDE,
+        known=KNOWN,
         kept=tuple(KEPT),
         units=UNITS,
         mount=cfg.tmpfs.path,
@@ -160,9 +167,16 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             *("umount", cfg.tmpfs.path),
             mend=f"{cfg.tmpfs.path} is in use: see 'fuser -vm {cfg.tmpfs.path}', then run again.",
         )
+        yield Run("rmdir", "--ignore-fail-on-non-empty", "--", cfg.tmpfs.path, mend="")
     if left:
         say(f"remove {', '.join(left)}, left by runs that did not end well")
         yield write("leftovers", {"query": asked, "paths": list(left)}, live=True)
+    theirs = [*foot["strangers"], *(path for path in foot["paths"] if path == ETC)]
+    if theirs:
+        # Settings may have been edited by hand; they are small.
+        say(f"{', '.join(theirs)}: to {BACKUPS}")
+        why = "in a directory of strixbox when it was uninstalled"
+        yield write("retire", {"paths": theirs, "backups": BACKUPS, "why": why})
     if foot["paths"]:
         say(f"remove {', '.join(foot['paths'])}")
         yield Run("rm", "-rf", "--", *foot["paths"], mend="")

@@ -41,6 +41,9 @@ def test_what_was_edited_is_given_back(fleet: Fleet) -> None:
     sums = [f"{entry['sha256']}  {entry['copy']}" for entry in index if entry["sha256"]]
     box.run("sha256sum --check --strict", text="\n".join(sums))
 
+    theirs = ("/opt/strixbox/releases/mine", "/opt/strixbox/notes", "/etc/strixbox/mine")
+    for path in theirs:
+        box.run(["sh", "-c", 'mkdir "$1" && echo "$1" > "$1/note"', "sh", path])
     words = ("--data", "purge_rocm=true")
     plan = fleet.run("uninstall.py", *words, dry=True)
     outcome = fleet.run("uninstall.py", *words)
@@ -53,6 +56,8 @@ def test_what_was_edited_is_given_back(fleet: Fleet) -> None:
     assert "mode=700" not in box.run("findmnt /tmp/comfyui_cache", check=False).stdout
     assert not [key for key in after if key.startswith("unit:comfyui")]
     assert fleet.run("uninstall.py", *words).changed("e2e") == []
+    notes = box.run(["sh", "-c", f"cat $(find {BACKUPS} -name note)"]).stdout.split()
+    assert sorted(notes) == sorted(theirs)
 
     again = fleet.run()
     assert again.code == 0, again.text

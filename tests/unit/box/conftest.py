@@ -26,7 +26,7 @@ OTHER = "nobody"  # an account that may do nothing
 
 # What footprint.py is asked about, where nothing is there.
 NO_FOOT: dict[str, Any] = {
-    **{"paths": [], "inside": [], "kept": [], "units": [], "packages": [], "user": ME},
+    **{"paths": [], "inside": [], "known": {}, "kept": [], "units": [], "packages": [], "user": ME},
     **dict.fromkeys(("mount", "fstab", "bashrc", "backups"), "/none"),
 }
 

@@ -169,6 +169,19 @@ def test_a_unit_of_somebody_elses_returns_and_is_not_ours(
     assert told["units"] == told["paths"] == told["waiting"] == []
 
 
+def test_what_has_no_name_of_ours_is_a_stranger(tmp_path: Path) -> None:
+    for name in ("bin", "mine", "releases", "releases/0123456789ab", "releases/old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes").touch()
+    known = {str(tmp_path): "bin|releases", f"{tmp_path}/releases": "[0-9a-f]{12}", "/none": "x"}
+    told = footprint.main(NO_FOOT | {"known": known})
+    assert told["strangers"] == [
+        f"{tmp_path}/mine",
+        f"{tmp_path}/notes",
+        f"{tmp_path}/releases/old",
+    ]
+
+
 def test_fstab_is_kept_before_each_first_edit_and_given_back_as_it_was_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
