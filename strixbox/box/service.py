@@ -5,13 +5,18 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import urllib.request
 from typing import Any
 
-PROPERTIES = ("LoadState", "UnitFileState", "ActiveState", "MainPID", "NeedDaemonReload")
+PROPERTIES = (
+    *("LoadState", "UnitFileState", "ActiveState", "MainPID", "NeedDaemonReload"),
+    "DropInPaths",
+)
+COMMAND = re.compile(rb"^\s*ExecStart\s*=", re.MULTILINE)
 
 
 def unit(service: str) -> dict[str, str]:
@@ -19,6 +24,19 @@ def unit(service: str) -> dict[str, str]:
     command = ["systemctl", "show", "--property", ",".join(PROPERTIES), service]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
+
+
+def other_commands(drop_ins: str) -> list[str]:
+    """Drop-ins, of systemd's list of them, that have the unit start something else."""
+    found = []
+    for path in drop_ins.split():
+        try:
+            with open(path, "rb") as stream:
+                if COMMAND.search(stream.read()):
+                    found.append(path)
+        except OSError:
+            continue  # removed since systemd read it
+    return found
 
 
 def _words(path: str) -> list[str]:
@@ -130,6 +148,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "enabled": shown.get("UnitFileState") == "enabled",
         "active": shown.get("ActiveState") == "active",
         "stale": shown.get("NeedDaemonReload") == "yes",
+        "other_commands": other_commands(shown.get("DropInPaths", "")),
         "process": process(int(shown.get("MainPID") or 0)),
         "answers": answered,
         "current": os.readlink(current) if os.path.islink(current) else None,

@@ -67,6 +67,12 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
     unkept = tuple(file for file in kept if not file_is_right(file, states[file.path]))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
     service, troubles = settled_service(cfg, generation.release)
+    if service["other_commands"]:
+        raise BoxTrouble(
+            f"{', '.join(service['other_commands'])} has {SERVICE} start another command; set"
+            " launch_profiles in its place, remove ExecStart from it (or the file), run sudo"
+            " systemctl daemon-reload, then run again."
+        )
     in_use = is_noted(service, generation)
     if not (unkept or wrong or troubles) and in_use:
         host.noop(f"{SERVICE} runs release {generation.release.id} and answers")
@@ -304,6 +310,10 @@ def service_trouble(cfg: Config, release: Release, service: dict[str, Any]) -> t
     checks = (
         (service["current"] == release.path, f"{CURRENT} shall name release {release.id}"),
         (service["enabled"], "it is to be enabled at boot"),
+        (
+            not service["other_commands"],
+            f"{', '.join(service['other_commands'])} has it start another command",
+        ),
         (not service["stale"], "systemd has not read its unit file"),
         (service["active"], "it is to be started"),
         (

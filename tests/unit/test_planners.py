@@ -778,6 +778,7 @@ def running(cfg: Config, release: Release) -> dict[str, Any]:
         "enabled": True,
         "active": True,
         "stale": False,
+        "other_commands": [],
         "answers": True,
         "current": release.path,
         "process": {
@@ -798,6 +799,7 @@ def test_a_service_that_runs_as_it_shall_is_left_alone(cfg: Config) -> None:
         ({"current": "/opt/strixbox/releases/x"}, "shall name release"),
         ({"enabled": False}, "enabled at boot"),
         ({"stale": True}, "not read its unit file"),
+        ({"other_commands": ["/etc/x.conf"]}, "/etc/x.conf has it start another command"),
         ({"active": False}, "to be started"),
         ({"answers": False}, "does not answer"),
         ({"process": {"argv": ["python"], "environment": {}}}, "other flags"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from strixbox.box import service
@@ -32,3 +34,15 @@ def test_a_server_that_runs_is_waited_for(
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert service.answers_within("http://h", "comfyui.service", patience) is answered
     assert len(answers) - len(list(left)) == asked
+
+
+def test_a_drop_in_that_starts_something_else_is_named(tmp_path: Path) -> None:
+    texts = {
+        "limits.conf": "[Service]\nMemoryMax=90G\nExecStartPost=/bin/true\n# ExecStart=no\n",
+        "mine.conf": "[Service]\nExecStart=\n ExecStart = /bin/sleep 1000\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    paths = " ".join(f"{tmp_path}/{name}" for name in (*texts, "gone.conf"))
+    assert service.other_commands(paths) == [f"{tmp_path}/mine.conf"]
+    assert service.other_commands("") == []
