@@ -169,7 +169,7 @@ def test_one_that_does_not_answer_is_ended(
 def test_a_launch_program_that_is_not_there(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private, "WITH_PARENT", ("no-such-program", "-x"))
+    monkeypatch.setattr(private, "WITH_PARENT", ())
     gone = settings.model_copy(update={"launch": settings.state / "gone"})
     with pytest.raises(Trouble, match=r"gone does not start \(No such file or directory\)"):
         private_server(gone).__enter__()
@@ -185,11 +185,25 @@ with private_server(settings.load()) as server:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_it_ends_however_its_parent_ends(settings: Settings, number: int) -> None:
+# What a script starts with & ignores SIGINT, and so does what that starts.
+IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+
+
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [
+        *(((), number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        ((), signal.SIGKILL),
+        (IN_BACKGROUND, signal.SIGTERM),
+        (IN_BACKGROUND, signal.SIGKILL),
+    ],
+)
+def test_it_ends_however_its_parent_ends(
+    settings: Settings, before: tuple[str, ...], number: int
+) -> None:
     paths = os.pathsep.join(sys.path)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [*before, sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": paths},

@@ -28,8 +28,10 @@ START = 300.0  # seconds until it answers; the real one takes 20 on two cores, m
 END = 30.0  # seconds after SIGINT, in which it writes TunableOp's results and removes its files
 LINES = 3  # of its log, in the sentence that tells why it did not start
 
-# Where its parent is killed without a chance to end it, the kernel sends it SIGINT.
-WITH_PARENT = ("setpriv", "--pdeathsig", "INT", "--")
+# Where its parent is killed without a chance to end it, the kernel kills it too: nobody reads its
+# results any more, and SIGKILL is the only signal that cannot be ignored. SIGINT is in what a
+# script starts with & (POSIX, XCU 2.11), and so would be in ComfyUI, which is ended in order by it.
+WITH_PARENT = ("env", "--default-signal=INT", "setpriv", "--pdeathsig", "KILL", "--")
 TUNABLEOP = "PYTORCH_TUNABLEOP_FILENAME"
 
 
@@ -162,7 +164,7 @@ def _free_port() -> int:
 def _process(
     argv: list[str], environment: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    command = [*(WITH_PARENT if shutil.which(WITH_PARENT[0]) else ()), *argv]
+    command = [*WITH_PARENT, *argv]
     with _ended_in_order(), log.open("wb") as output:
         try:
             process = subprocess.Popen(
