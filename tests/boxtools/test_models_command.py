@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -178,12 +179,38 @@ def test_first_use_is_recorded_and_checked_after(
 ) -> None:
     assert verdicts(capsys) == {"a [x]": "recorded", "b": "recorded"}
     assert verdicts(capsys) == {"a [x]": "ok", "b": "ok"}
-    (settings.active / KEY).write_bytes(b"written anew")
+    box.model(settings.active / KEY, b"written anew")
     assert verdicts(capsys, code=1) == {"a [x]": "changed", "b": "ok"}
     assert verdicts(capsys, code=1) == {"a [x]": "changed", "b": "ok"}
     assert verdicts(capsys, "--accept", "a [x]") == {"a [x]": "recorded"}
     assert verdicts(capsys) == {"a [x]": "ok", "b": "ok"}
     run(capsys, "verify", "--accept", code=2)
+
+
+def test_what_cannot_be_loaded_is_never_recorded(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings.active / "vae/b.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert verdicts(capsys, code=1) == {"a [x]": "recorded", "b": "broken"}
+    assert verdicts(capsys, "--accept", "b", code=1) == {"b": "broken"}
+    out, err = run(capsys, "verify", "b", code=1)
+    assert "broken" in out
+    assert f"{path}: 1 bytes are missing at its end" in err
+    path.write_bytes(whole)
+    assert verdicts(capsys) == {"a [x]": "ok", "b": "recorded"}
+
+
+def test_what_an_earlier_version_recorded_of_it_is_no_proof(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings.active / "vae/b.safetensors"
+    path.write_bytes(b"<html>please log in</html>")
+    records = Hashes.load(settings)
+    records.note(path, hashlib.sha256(path.read_bytes()).hexdigest(), "vae/b.safetensors")
+    records.save()
+    assert verdicts(capsys, "b", code=1) == {"b": "broken"}
 
 
 def test_damage_is_found_again(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,12 +291,18 @@ def test_any_json_is_a_record(settings: Settings, told: Any) -> None:
 # download
 
 
+def content_of(path: str) -> bytes:
+    """A small .safetensors file, another one for each path."""
+    header = json.dumps({"__metadata__": {"of": path}}).encode()
+    return struct.pack("<Q", len(header)) + header
+
+
 class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
-        body = f"content of {self.path}".encode()
+        body = content_of(self.path)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -288,7 +321,7 @@ def test_download_by_url(settings: Settings, url: str, capsys: pytest.CaptureFix
     words = ("download", "--url", f"{url}/n.safetensors", "--folder", "loras")
     out, err = run(capsys, *words)
     path = settings.active / "loras/n.safetensors"
-    assert path.read_bytes() == b"content of /n.safetensors"
+    assert path.read_bytes() == content_of("/n.safetensors")
     assert hashlib.sha256(path.read_bytes()).hexdigest() in out
     assert "this one is recorded" in err
     assert "is there already" in run(capsys, *words)[0]
@@ -303,7 +336,7 @@ def test_download_of_the_manifest(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    digest = hashlib.sha256(b"content of /1").hexdigest()
+    digest = hashlib.sha256(content_of("/1")).hexdigest()
     models = (
         box.managed("vae/one.safetensors", "active", url=f"{url}/1", sha256=digest),
         box.managed("loras/two.safetensors", "archive", url=f"{url}/2"),
@@ -311,10 +344,10 @@ def test_download_of_the_manifest(
     )
     told(settings, monkeypatch, models=models)
     run(capsys, "download", "one", "two")
-    assert (settings.active / "vae/one.safetensors").read_bytes() == b"content of /1"
+    assert (settings.active / "vae/one.safetensors").read_bytes() == content_of("/1")
     link = settings.active / "loras/two.safetensors"
     assert link.readlink() == archived(settings, "loras/two.safetensors")
-    assert link.read_bytes() == b"content of /2"
+    assert link.read_bytes() == content_of("/2")
     # Where it was moved to is where it is.
     run(capsys, "archive", "one")
     assert "is there already" in run(capsys, "download", "one")[0]

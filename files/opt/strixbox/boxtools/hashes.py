@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 from boxtools import pagecache
 from boxtools.catalogue import ModelFile
+from boxtools.safetensors import header_trouble
 from boxtools.settings import ManagedModel, Settings
 from boxtools.statefile import read_json, write_json
 
 RECORDS = "hashes.json"
 DEPLOY = Path("/var/lib/strixbox/files.json")
-Verdict = Literal["ok", "recorded", "changed", "damaged", "unreadable"]
+Verdict = Literal["ok", "recorded", "changed", "damaged", "broken", "unreadable"]
 
 
 @dataclass
@@ -126,6 +127,7 @@ class Verified:
     sha256: str | None
     wanted: str | None
     read: bool  # the file was read now; else its hash is known from before
+    trouble: str = ""  # what is broken about it
 
     @property
     def good(self) -> bool:
@@ -144,8 +146,13 @@ def verify(
 
     ``damaged`` is a file whose content is another though nothing has written it since it was
     hashed: the disk's doing. ``changed`` was written anew or is not what the manifest says.
+    ``broken`` cannot be loaded, whatever is recorded of it; it is never recorded.
     """
     wanted = hashes.wanted(model.key, managed)
+    # The manifest's hash is somebody's word for the content; a hash of first use is nobody's.
+    trouble = "" if managed and managed.sha256 else header_trouble(model.path)
+    if trouble and wanted is None:
+        return Verified(model.key, model.path, "broken", None, None, False, trouble)
     before = hashes.known(model.path)
     found = None if again else before
     read = found is None
@@ -158,7 +165,9 @@ def verify(
     verdict: Verdict = "recorded" if wanted is None else "ok" if found == wanted else "changed"
     if before and found != before:
         verdict = "damaged"
-    return Verified(model.key, model.path, verdict, found, wanted, read)
+    if trouble and verdict == "ok":
+        verdict = "broken"
+    return Verified(model.key, model.path, verdict, found, wanted, read, trouble)
 
 
 def managed_model(settings: Settings, key: str) -> ManagedModel | None:

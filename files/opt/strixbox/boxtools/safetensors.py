@@ -21,6 +21,7 @@ from typing import Any
 from boxtools.pagecache import open_quietly
 
 LONGEST = 16 << 20  # bytes of a header that is read
+REFUSED = 100_000_000  # bytes of a header; loaders refuse more
 # Input channels of the cross-attention's keys: the width of the text encoders' output.
 FAMILIES = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL base"}
 
@@ -73,6 +74,50 @@ def read_header(path: Path) -> Header | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def header_trouble(path: Path, suffix: str = "") -> str:
+    """What is wrong with a model file by its first bytes and length; empty where nothing is.
+
+    ``suffix`` is that of its name where it has another one for now.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            if size == 0:
+                return "it is empty"
+            if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+                return "it is a web page, not a model"
+            if (suffix or path.suffix).lower() not in (".safetensors", ".sft"):
+                return ""
+            length = int.from_bytes(start, "little") if len(start) == 8 else size
+            if length > min(size - 8, REFUSED):
+                return "its header is longer than the file"
+            if length > LONGEST:
+                return ""
+            header = _object(stream.read(length))
+    except OSError:
+        return ""
+    if not header:
+        return "its header is no JSON"
+    ends = (_end(tensor) for name, tensor in header.items() if name != "__metadata__")
+    missing = 8 + length + max(ends, default=0) - size
+    return f"{missing} bytes are missing at its end" if missing > 0 else ""
+
+
+def _end(tensor: object) -> int:
+    offsets = tensor.get("data_offsets") if isinstance(tensor, dict) else None
+    end = offsets[-1] if isinstance(offsets, list) and offsets else 0
+    return end if isinstance(end, int) else 0
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(text.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def parse_header(text: bytes, length: int) -> Header | None:

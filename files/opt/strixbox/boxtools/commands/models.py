@@ -162,7 +162,10 @@ def _move_all(settings: Settings, models: Sequence[ModelFile], to: Tier, dry: bo
 def verify_models(
     ctx: click.Context, names: tuple[str, ...], again: bool, accept: bool, as_json: bool
 ) -> None:
-    """Compare models with their sha256: the manifest's, or the one recorded at first use."""
+    """Compare models with their sha256: the manifest's, or the one recorded at first use.
+
+    What cannot be loaded is never recorded. Exit code 1 where one is not what it should be.
+    """
     if accept and not names:
         raise WrongUse("name the models whose change you accept")
     settings = load()
@@ -186,10 +189,14 @@ def verify_models(
     plain = [vars(r) | {"path": str(r.path), "good": r.good} for r in results]
     show({"models": plain}, as_json, models_view.verified(results))
     bad = [result for result in results if not result.good]
+    for result in bad:
+        if result.trouble:
+            _remark(f"{result.path}: {result.trouble}")
     if bad:
         _remark(
             f"{len(bad)} of {len(results)} are not what they should be; download them again, or"
-            " accept a change of your own with: strixbox models verify --accept NAME"
+            " accept a change of your own that can be loaded with: strixbox models verify --accept"
+            " NAME"
         )
         ctx.exit(1)
 

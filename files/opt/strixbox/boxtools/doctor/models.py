@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxtools.doctor.world import World, parse_object, walked
+from boxtools.doctor.world import World, walked
+from boxtools.safetensors import header_trouble
 from boxtools.settings import Settings
 
 MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
-LONGEST_HEADER = 100_000_000  # bytes; loaders refuse more
-LARGE_HEADER = 16 << 20  # bytes; a real one has less than one MiB, and parsing takes memory
 STALE = 7 * 86400  # seconds after which a download is no longer on its way
 
 
@@ -54,40 +52,3 @@ def _abandoned(path: Path, managed: set[str], now: float) -> bool:
     except OSError:
         return False
     return model.is_file() or (old and model.name in managed)
-
-
-def header_trouble(path: Path) -> str:
-    """What is wrong with a model file by its first bytes and length; empty where nothing is.
-
-    The format: 8 bytes little-endian length, that many bytes of JSON, then the tensors, whose
-    ``data_offsets`` count from there (safetensors' README).
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            start = stream.read(8)
-            if size == 0:
-                return "it is empty"
-            if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
-                return "it is a web page, not a model"
-            if path.suffix.lower() not in (".safetensors", ".sft"):
-                return ""
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-            if length > min(size - 8, LONGEST_HEADER):
-                return "its header is longer than the file"
-            if length > LARGE_HEADER:
-                return ""
-            header = parse_object(stream.read(length).decode("utf-8", errors="replace"))
-    except OSError:
-        return ""
-    if not header:
-        return "its header is no JSON"
-    ends = (_end(tensor) for name, tensor in header.items() if name != "__metadata__")
-    missing = 8 + length + max(ends, default=0) - size
-    return f"{missing} bytes are missing at its end" if missing > 0 else ""
-
-
-def _end(tensor: object) -> int:
-    offsets = tensor.get("data_offsets") if isinstance(tensor, dict) else None
-    end = offsets[-1] if isinstance(offsets, list) and offsets else 0
-    return end if isinstance(end, int) else 0
