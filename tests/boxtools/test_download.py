@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 
 from tests.boxtools import box
 
-CONTENT = random.Random(3).randbytes(3_000_000)  # noqa: S311 - the same bytes every time
+HEADER = b'{"x":{"dtype":"U8","shape":[3000000],"data_offsets":[0,3000000]}}'
+CONTENT = struct.pack("<Q", len(HEADER)) + HEADER
+CONTENT += random.Random(3).randbytes(3_000_000)  # noqa: S311 - the same bytes every time
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -174,8 +177,10 @@ def test_a_server_that_recovers(wanted: Wanted, server: Files) -> None:
 
 def test_a_server_that_does_not(wanted: Wanted, server: Files) -> None:
     server.broken = 99
-    with pytest.raises(Trouble, match="the server answers 503"):
+    where = f"x.safetensors from http://127.0.0.1:{server.server_port}/models/x.safetensors could"
+    with pytest.raises(Trouble, match=f"^{where} .*the server answers 503") as trouble:
         download(wanted)
+    assert "kept" not in str(trouble.value)  # nothing came
     assert len(server.asked) == module.TRIES
 
 
@@ -189,10 +194,14 @@ def test_what_came_is_kept(wanted: Wanted, server: Files) -> None:
         download(wanted, stop)
     assert wanted.part.read_bytes() == CONTENT[: module.CHUNK]
     assert not wanted.path.exists()
+    server.broken, server.status = 0, 404
+    with pytest.raises(Trouble, match=r"answers 404 .*what came \(65536 bytes\) is kept"):
+        download(wanted)
+    assert wanted.part.read_bytes() == CONTENT[: module.CHUNK]
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="the connection failed") as trouble:
+    with pytest.raises(Trouble, match="the connection failed: Connection refused") as trouble:
         download(Wanted("http://127.0.0.1:9/x.safetensors?token=secret", tmp_path / "x"))
     assert "secret" not in str(trouble.value)
     assert list(tmp_path.iterdir()) == []
@@ -219,6 +228,16 @@ def test_another_content_is_not_used(server: Files, tmp_path: Path) -> None:
     with pytest.raises(Trouble, match=f"{SHA256}, not 0000"):
         download(Wanted(server.url, tmp_path / "x.safetensors", "0" * 64))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_model_is_not_used(server: Files, tmp_path: Path) -> None:
+    server.content = b"an error in the place of a model"
+    with pytest.raises(Trouble, match=r"x.safetensors from .* is no model: its header is longer"):
+        download(Wanted(server.url, tmp_path / "x.safetensors"))
+    assert list(tmp_path.iterdir()) == []
+    # Somebody who gives its hash knows what it is.
+    digest = hashlib.sha256(server.content).hexdigest()
+    assert download(Wanted(server.url, tmp_path / "x.safetensors", digest)) == digest
 
 
 def test_no_room(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,4 +325,6 @@ def test_any_text_as_url(url: str) -> None:
 
 def test_secrets_are_not_shown() -> None:
     url = "https://user:password@example.org:8443/x.safetensors?token=secret#part"
-    assert shown(url) == "https://example.org/x.safetensors"
+    assert shown(url) == "https://example.org:8443/x.safetensors"
+    assert shown("http://user@[::1]/x") == "http://[::1]/x"
+    assert shown("http://h:port/x") == "what was given"

@@ -18,6 +18,7 @@ from boxtools import hashes as records
 from boxtools import tiers
 from boxtools.cli import main
 from boxtools.commands.models import amount
+from boxtools.download import Wanted
 from boxtools.errors import WrongUse
 from boxtools.hashes import Hashes
 from boxtools.settings import ENVIRONMENT, Settings
@@ -328,6 +329,19 @@ def test_download_by_url(settings: Settings, url: str, capsys: pytest.CaptureFix
     path.write_bytes(b"the user's own")
     assert "another content" in run(capsys, *words, code=1)[1]
     assert path.read_bytes() == b"the user's own"
+
+
+def test_ctrl_c_says_what_is_kept(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(wanted: Wanted, _: object) -> str:
+        wanted.part.write_bytes(b"x" * 2048)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("boxtools.download.download", stopped)
+    words = ("download", "--url", "http://127.0.0.1:9/n.ckpt", "--folder", "loras")
+    _, err = run(capsys, *words, code=130)
+    assert "loras/n.ckpt: 2.0 KiB are kept; the same command goes on from there" in err
 
 
 def test_download_of_the_manifest(

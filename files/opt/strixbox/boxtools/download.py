@@ -22,8 +22,9 @@ import requests
 
 from boxtools.catalogue import SUFFIXES
 from boxtools.copyfile import RESERVE, place
-from boxtools.errors import Trouble, WrongUse
+from boxtools.errors import Trouble, WrongUse, system_words
 from boxtools.hashes import sha256
+from boxtools.safetensors import header_trouble
 from boxtools.statefile import flush
 
 CHUNK = 64 << 10  # what of it came is lost where the connection ends within one
@@ -54,6 +55,11 @@ class Wanted:
     def tag(self) -> Path:
         """ETag or date of the version that the part is of."""
         return self.path.with_name(f"{self.path.name}.part.etag")
+
+    @property
+    def told(self) -> str:
+        """What is downloaded from where, for sentences."""
+        return f"{self.path.name} from {shown(self.url)}"
 
 
 def file_name(url: str) -> str:
@@ -90,9 +96,12 @@ def shown(url: str) -> str:
     """A URL without what may be secret in it: user, password and query."""
     try:
         parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port is not None else ""
     except ValueError:
         return "what was given"
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{port}{parts.path}"
 
 
 def download(wanted: Wanted, seen: Seen = lambda _done, _total: None) -> str:
@@ -108,9 +117,12 @@ def download(wanted: Wanted, seen: Seen = lambda _done, _total: None) -> str:
             try:
                 fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Trouble(f"{wanted.path.name} is being downloaded already") from None
+                raise Trouble(
+                    f"{wanted.path} is being downloaded already, by another command or a deploy;"
+                    " wait for it, then run this again"
+                ) from None
             try:
-                digest = _fetch(wanted, Part(part.fileno(), bool(_text(wanted.tag))), seen)
+                digest = _fetched(wanted, part.fileno(), seen)
                 os.fsync(part.fileno())
             finally:
                 if not wanted.part.stat().st_size:
@@ -118,8 +130,15 @@ def download(wanted: Wanted, seen: Seen = lambda _done, _total: None) -> str:
             if wanted.sha256 and digest != wanted.sha256:
                 _forget(wanted)
                 raise Trouble(
-                    f"{shown(wanted.url)} has sha256 {digest}, not {wanted.sha256}; it was not"
-                    " used: where the file was changed on purpose give its new sha256"
+                    f"{wanted.told} has sha256 {digest}, not {wanted.sha256}; it was not used:"
+                    " where the file was changed on purpose give its new sha256"
+                )
+            wrong = "" if wanted.sha256 else header_trouble(wanted.part, wanted.path.suffix)
+            if wrong:
+                _forget(wanted)
+                raise Trouble(
+                    f"{wanted.told} came whole but is no model: {wrong}; it was not used: mend the"
+                    " URL"
                 )
             wanted.part.chmod(0o644)
             _own_like_directory(wanted.part)
@@ -189,6 +208,17 @@ class Part:
         self.length = 0
 
 
+def _fetched(wanted: Wanted, descriptor: int, seen: Seen) -> str:
+    part = Part(descriptor, bool(_text(wanted.tag)))
+    try:
+        return _fetch(wanted, part, seen)
+    except Trouble as trouble:
+        if not part.length:
+            raise
+        kept = f"what came ({part.length} bytes) is kept and continued by the next run"
+        raise Trouble(f"{trouble}; {kept}") from None
+
+
 def _fetch(wanted: Wanted, part: Part, seen: Seen) -> str:
     with requests.Session() as http:
         tries = 0
@@ -200,8 +230,8 @@ def _fetch(wanted: Wanted, part: Part, seen: Seen) -> str:
                 tries = 1 if part.length > before else tries + 1
                 if tries >= TRIES:
                     raise Trouble(
-                        f"{shown(wanted.url)} could not be downloaded ({cut}); what came is kept"
-                        " and continued by the next run: see that this box reaches it"
+                        f"{wanted.told} could not be downloaded ({cut}); see that this box"
+                        " reaches it, then run the command again"
                     ) from None
                 time.sleep(min(2**tries, 16) * 0.25)
             else:
@@ -224,8 +254,8 @@ def _transfer(wanted: Wanted, part: Part, http: requests.Session, seen: Seen) ->
         coming = int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
         if resumed and not _continues(answer.headers.get("Content-Range", ""), part.length):
             raise Trouble(
-                f"{shown(wanted.url)} answers with another range than was asked for; remove"
-                f" {wanted.part} and run again"
+                f"{wanted.told}: the server sends another range than was asked for; remove"
+                f" {wanted.part} and run the command again"
             )
         if not resumed:
             part.clear()
@@ -248,14 +278,14 @@ def _refuse(wanted: Wanted, part: Part, answer: requests.Response) -> None:
     if status not in (200, 206):
         hint = {401: "it wants a login", 403: "it wants a login or consent", 404: "it is not there"}
         raise Trouble(
-            f"{shown(wanted.url)} cannot be had: the server answers {status}"
+            f"{wanted.told} cannot be had: the server answers {status}"
             f" ({hint.get(status, 'not a download')}); open it in a browser and mend the URL"
         )
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         raise Trouble(
-            f"{shown(wanted.url)} answers with a web page, not with the file (a login page?); open"
-            " it in a browser and mend the URL"
+            f"{wanted.told} cannot be had: the server sends a web page in its place (a login"
+            " page?); open it in a browser and mend the URL"
         )
 
 
@@ -308,4 +338,5 @@ def _reason(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, requests.exceptions.SSLError):
         return "the certificate is not trusted"
-    return "the connection failed"
+    words = system_words(error)
+    return f"the connection failed: {words}" if words else "the connection failed"

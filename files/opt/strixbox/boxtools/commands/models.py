@@ -274,8 +274,14 @@ def _download(settings: Settings, url: str, path: Path, key: str, sha256: str | 
     if found is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        with Progress(escape(printable(key)), 0, "MiB") as progress:
-            found = downloads.download(wanted, lambda done, total: _at(progress, done, total))
+        try:
+            with Progress(escape(printable(key)), 0, "MiB") as progress:
+                found = downloads.download(wanted, lambda done, total: _at(progress, done, total))
+        except KeyboardInterrupt:
+            kept = wanted.part.stat().st_size if wanted.part.exists() else 0
+            if kept:
+                _remark(f"{key}: {size(kept)} are kept; the same command goes on from there")
+            raise
         seconds = time.monotonic() - begun
         _say(f"{key}: {size(path.stat().st_size)} in {seconds:.1f} s, sha256 {found}")
     else:
