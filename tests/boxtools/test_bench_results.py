@@ -118,9 +118,10 @@ def test_finding(settings: Settings) -> None:
 
     with pytest.raises(Trouble, match="nothing was measured"):
         find("last")
-    other = sitting(2, id="20260102T000000Z-vae", plan="vae")
+    one = result("a", 1.0)
+    other = sitting(2, one, id="20260102T000000Z-vae", plan="vae")
     flags = sitting(4, id="20260104T000000Z-flags", plan="flags", label="f")
-    for bench in (sitting(1, label="old"), other, sitting(3, label="new"), flags):
+    for bench in (sitting(1, one, label="old"), other, sitting(3, one, label="new"), flags):
         results.save(settings, bench)
     assert find("last") == "20260103T000000Z-quick"
     assert find("before") == "20260101T000000Z-quick"
@@ -132,9 +133,37 @@ def test_finding(settings: Settings) -> None:
         find("202601")
     with pytest.raises(Trouble, match="there is no result nothing"):
         find("nothing")
-    results.save(settings, sitting(5, id="20260105T000000Z-vram", plan="vram"))
+    results.save(settings, sitting(5, one, id="20260105T000000Z-vram", plan="vram"))
     with pytest.raises(Trouble, match="no earlier result of the plan vram"):
         find("before")
+
+
+def test_a_sitting_that_was_cut_early_is_not_last(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = sitting(3, result("a", failed="no room"))
+    cut = sitting(4)
+    for bench in (sitting(1, result("a", 1.0)), sitting(2), failed, cut):
+        results.save(settings, bench)
+    told: list[str] = []
+    assert results.find(settings, "last", told.append) == failed
+    assert told == [f"{cut.id} holds no measurement; last is {failed.id}"]
+    assert results.find(settings, "before", pytest.fail).id == "20260101T000000Z-quick"
+    assert cli.main(["bench", "compare"]) == 1  # it fails now
+    assert "no room" in capsys.readouterr().out
+    for words in ([cut.id], ["last", cut.id], ["chapter", cut.id]):
+        assert cli.main(["bench", "compare", *words]) == 1
+        assert f"{cut.id} holds no measurement; name another" in capsys.readouterr().err
+    assert cli.main(["bench", "list"]) == 0
+    assert capsys.readouterr().out.count("nothing measured") == 2
+
+
+def test_flags_are_compared_by_themselves(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.save(settings, sitting(1, id="f", plan="flags", choices=(Choice(words="--a"),)))
+    assert cli.main(["bench", "compare", "f", "f"]) == 1
+    assert "see: strixbox bench show f" in capsys.readouterr().err
 
 
 def test_damaged_files_are_told_and_left_out(

@@ -193,6 +193,20 @@ def test_ctrl_c_keeps_what_was_measured(settings: Settings) -> None:
     assert Server(settings.url).queue() == ([], [])
 
 
+def test_ctrl_c_before_anything_was_measured(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bencher, "unload", stopped)
+    assert cli.main(["bench", "run"]) == 130
+    (bench,) = kept(settings)
+    assert f"no case was measured; {bench.id} does not become `last`" in capsys.readouterr().err
+    assert cli.main(["bench", "show"]) == 1
+    assert "nothing was measured on this box yet" in capsys.readouterr().err
+
+
 def test_a_cached_sampler_measures_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -280,7 +280,8 @@ def stored(settings: Settings, damaged: Callable[[str], None]) -> Iterator[Bench
 def find(settings: Settings, wanted: str, damaged: Callable[[str], None]) -> Bench:
     """The sitting that is meant: a path, an id or the start of one, a label, ``last``, ``before``.
 
-    ``last`` is the newest of ``bench run``; ``before`` the newest older one of the same plan.
+    ``last`` is the newest of ``bench run``; ``before`` the newest older one of the same plan. One
+    that was cut before anything came of it is neither; one whose cases failed says so, and may be.
 
     Raises:
         Trouble: where there is none, or more than one.
@@ -291,10 +292,13 @@ def find(settings: Settings, wanted: str, damaged: Callable[[str], None]) -> Ben
     if exact:
         return load(exact[0])
     every = list(stored(settings, damaged))
-    measured = [bench for bench in every if bench.plan != "flags"]
     if wanted in ("last", "before"):
+        runs = [bench for bench in every if bench.plan != "flags"]
+        measured = [bench for bench in runs if bench.results]
         if not measured:
             raise Trouble("nothing was measured on this box yet; strixbox bench run")
+        for bench in runs[: runs.index(measured[0])] if wanted == "last" else ():
+            damaged(f"{bench.id} holds no measurement; last is {measured[0].id}")
         if wanted == "last":
             return measured[0]
         plan = measured[0].plan

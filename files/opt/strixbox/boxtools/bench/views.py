@@ -59,7 +59,7 @@ def listing(benches: Sequence[Bench]) -> RenderableType:
                 bench.id,
                 bench.plan,
                 bench.label or "",
-                bench.state,
+                bench.state if bench.results or bench.choices else "nothing measured",
                 str(len(bench.results) or len(bench.choices)),
                 str(failed) if failed else "",
                 bench.box.comfyui or "-",

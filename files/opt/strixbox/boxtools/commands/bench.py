@@ -39,7 +39,8 @@ def _label(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 def command() -> None:
     """Measure this box, compare runs, try flags.
 
-    RUN is an id of `bench list` or the start of one, a label, a path, `last` or `before`.
+    RUN is an id of `bench list` or the start of one, a label, a path, `last` (the newest with a
+    measurement) or `before` (the one before it, of the same plan).
     """
 
 
@@ -64,7 +65,7 @@ def run(
     label: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the cases of a plan; Ctrl-C keeps what was measured."""
+    """Measure the cases of a plan; Ctrl-C keeps what was measured and ends with 130."""
     cases = plans.plan(plan, parse_sizes(sizes), steps)
     box = settings.load()
     bench = results.Bench(
@@ -89,7 +90,12 @@ def run(
         except KeyboardInterrupt:
             with contextlib.suppress(Trouble):
                 kept = results.find(box, bench.id, _remark)
-                _remark(f"{len(kept.results)} cases are kept as {kept.id}")
+                count = len(kept.results)
+                _remark(
+                    f"{count} cases are kept as {kept.id}"
+                    if count
+                    else f"no case was measured; {kept.id} does not become `last`"
+                )
             raise
     output.show(bench, as_json, views.sitting(bench))
     if bench.results and all(result.failed for result in bench.results):
@@ -243,9 +249,19 @@ def compared(box: settings.Settings, first: str, second: str) -> comparing.Compa
         raise WrongUse("the chapter against itself says nothing; name a result")
     if comparing.CHAPTER in (first, second):
         ours = second if first == comparing.CHAPTER else first
-        bench = results.find(box, ours, _remark)
+        bench = _comparable(box, ours)
         return comparing.with_chapter(bench, claims_first=first == comparing.CHAPTER)
-    return comparing.compare(results.find(box, first, _remark), results.find(box, second, _remark))
+    return comparing.compare(_comparable(box, first), _comparable(box, second))
+
+
+def _comparable(box: settings.Settings, name: str) -> results.Bench:
+    """A sitting of cases: one that was cut early has none, and one of `bench flags` neither."""
+    bench = results.find(box, name, _remark)
+    if bench.results:
+        return bench
+    if bench.choices:
+        raise Trouble(f"{bench.id} compares flags by itself; see: strixbox bench show {bench.id}")
+    raise Trouble(f"{bench.id} holds no measurement; name another of: strixbox bench list")
 
 
 def _counter(progress: output.Progress) -> Callable[[], None]:
