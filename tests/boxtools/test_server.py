@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 from boxtools import server as module
 from boxtools.errors import Trouble
 from boxtools.server import Done, Event, Graph, Server, parse_message, refusal
@@ -263,6 +264,21 @@ def test_ctrl_c_withdraws_what_waits_and_nothing_else(slow: Standin) -> None:
     wait_for(lambda: server.history(other) is not None)
     past = server.history(other)
     assert past is not None and past["status"]["status_str"] == "success"
+
+
+def test_ctrl_c_while_the_websocket_is_closed_is_not_lost(
+    shared_standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = websocket.WebSocket.send
+
+    def pressed(self: websocket.WebSocket, payload: bytes, opcode: int = 1) -> int:
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            raise KeyboardInterrupt
+        return send(self, payload, opcode)
+
+    monkeypatch.setattr(websocket.WebSocket, "send", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        Server(shared_standin.url).run(txt2img(seed=99))
 
 
 def test_it_is_withdrawn_when_the_caller_fails(slow: Standin) -> None:

@@ -196,7 +196,7 @@ class Server:
         """
         # Chosen here: a Ctrl-C that comes before the server's answer can still withdraw it.
         prompt_id = str(uuid.uuid4())
-        with contextlib.closing(self._connect()) as socket:
+        with _closed(self._connect()) as socket:
             try:
                 prompt_id = self.submit(graph, prompt_id)
                 return self._follow(socket, prompt_id, seen or (lambda event: None))
@@ -357,6 +357,21 @@ def refusal(told: Any, graph: Graph) -> str:
         reasons = [str(message or "it does not say why")]
     # Of one line: messages hold what nodes and paths are called, line breaks too.
     return "; ".join(" ".join(reason.split()) for reason in reasons)
+
+
+@contextlib.contextmanager
+def _closed(socket: websocket.WebSocket) -> Iterator[websocket.WebSocket]:
+    """Say goodbye at the end, and wait for no answer.
+
+    WebSocket.close() waits up to 3 s for one, and its bare ``except: pass`` swallows a Ctrl-C that
+    comes meanwhile (websocket-client 1.9, _core.py).
+    """
+    try:
+        yield socket
+    finally:
+        with contextlib.suppress(OSError, websocket.WebSocketException):
+            socket.send_close()
+        socket.shutdown()
 
 
 def _failure(kind: str, data: dict[str, Any]) -> str:
