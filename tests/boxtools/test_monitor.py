@@ -396,8 +396,24 @@ def test_a_log_of_some_samples(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"samples in {path}: 3" in captured.err
-    assert main([*words, "--count", "1", "--format", "jsonl", "--log", str(path)]) == 0
-    assert json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["server"] == "up"
+    lines = tmp_path / "box.txt"
+    assert main([*words, "--count", "1", "--format", "jsonl", "--log", str(lines)]) == 0
+    assert json.loads(lines.read_text(encoding="utf-8"))["server"] == "up"
+
+
+@pytest.mark.parametrize(("name", "other"), [("box.csv", "jsonl"), ("box.jsonl", "csv")])
+def test_a_file_of_the_other_format_is_left_alone(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, other: str
+) -> None:
+    path = tmp_path / name
+    words = ["monitor", "--log", str(path), "--interval", "0.1", "--count", "1"]
+    assert main(words) == 0
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert main([*words, "--format", other]) == 2
+    assert f"{path} holds " in (told := capsys.readouterr().err)
+    assert f"say --format {name.partition('.')[2]}" in told
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

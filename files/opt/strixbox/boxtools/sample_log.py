@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from boxtools.errors import Trouble
+from boxtools.errors import Trouble, WrongUse
 from boxtools.sample import Sample
 
 Format = Literal["jsonl", "csv"]
+FORMATS = {"jsonl": "JSON lines", "csv": "CSV"}
 COLUMNS = tuple(Sample.model_fields)
 
 
@@ -34,6 +35,7 @@ class SampleLog:
 
         Raises:
             Trouble: where it cannot be written, or the CSV file there has other columns.
+            WrongUse: where the file there is of the other format.
         """
         try:
             self._reopen()
@@ -75,9 +77,18 @@ class SampleLog:
     def _check(self, file: io.FileIO, size: int) -> None:
         """See that our lines continue what is there."""
         first = os.pread(file.fileno(), len(header()), 0)
+        held = "jsonl" if first.startswith(b"{") else "csv"
+        if held != self.format:
+            self.close()
+            raise WrongUse(
+                f"{self.path} holds {FORMATS[held]}, and {FORMATS[self.format]} would be appended;"
+                f" name another file, or say --format {held}"
+            )
         if self.format == "csv" and first != header():
             self.close()
-            raise Trouble(f"{self.path} has other columns; name another file")
+            raise Trouble(
+                f"{self.path} has other columns than the samples of this version; name another file"
+            )
         if os.pread(file.fileno(), 1, size - 1) != b"\n":
             self._write(b"\n")  # half a line of somebody who was killed
 
