@@ -1,6 +1,7 @@
 """The ``strixbox`` command: its sub-commands, and how every failure ends.
 
-Exit codes: 0 ok, 1 something is wrong (with a sentence on stderr), 2 wrong use, 130 Ctrl-C.
+Exit codes: 0 ok, 1 something is wrong (with a sentence on stderr), 2 wrong use, 130 Ctrl-C. Output
+that could not be written is never 0, so that a script does not take half a result for the whole.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Lazy(click.Group):
 def strixbox() -> None:
     """Tools for the ComfyUI on this box.
 
-    Every command that reads takes --json. Exit codes: 0 ok, 1 something is wrong, 2 wrong use.
+    Every command that reads takes --json. Exit codes: 0 ok, 1 something is wrong, 2 wrong use,
+    130 Ctrl-C.
     """
 
 
@@ -64,11 +66,26 @@ def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _have_streams()
     try:
-        words = sys.argv[1:] if words is None else words
-        # Not strixbox.main(): it would end the process with 1 where nobody reads on.
+        code = _run(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        return code
+    except (KeyboardInterrupt, click.Abort):
+        return _end("interrupted", 130)
+    except BrokenPipeError:
+        # `strixbox models | head`: whoever reads has enough, which is nothing to tell anybody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # Every reader and writer of a command tells its own trouble: this is the output's.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end(f"the result could not be written ({error.strerror}); see where it goes", 1)
+
+
+def _run(words: list[str]) -> int:
+    try:
+        # Not strixbox.main(): it would end the process itself where nobody reads on.
         with strixbox.make_context("strixbox", words) as context:
             strixbox.invoke(context)
-        sys.stdout.flush()
         return 0
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -80,23 +97,15 @@ def main(words: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             mistake.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        return _end("interrupted", 130)
-    except BrokenPipeError:
-        # `strixbox models | head`: nobody reads on, which is nobody's mistake.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        # Every reader and writer of a command tells its own trouble: this is the output's.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _end(f"the result could not be written ({error.strerror}); see where it goes", 1)
 
 
 def _have_streams() -> None:
     """Have all three, and no character that one of them cannot take as a reason to end."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:  # closed by the caller: >&-
-            while os.open(os.devnull, os.O_RDWR) < number:
+            # A result cannot be written there, as the descriptor says; remarks may be lost.
+            access = os.O_RDONLY if name == "stdout" else os.O_RDWR
+            while os.open(os.devnull, access) < number:
                 pass
             setattr(sys, name, os.fdopen(number, mode))
         stream = getattr(sys, name)
