@@ -13,7 +13,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 
 class Model(BaseModel):
@@ -60,6 +62,19 @@ def test_long_rows_are_not_cut_where_there_is_no_terminal(
     show({}, False, table(name))
     assert name in capsys.readouterr().out
     assert screen().width == 200
+
+
+def test_no_line_ends_in_blanks_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wide = Table("name", "what", box=None, expand=True)
+    wide.add_row("short", "x")
+    wide.add_row("a longer one", "")
+    show({}, False, Group(wide, Text("end ")))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert [line.split()[0] for line in lines] == ["name", "short", "a", "end"]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

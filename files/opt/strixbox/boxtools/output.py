@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +46,16 @@ class _Screen(Console):
     def on_broken_pipe(self) -> None:
         """Say what happened."""
         raise BrokenPipeError
+
+    def print(self, *objects: Any, **words: Any) -> None:
+        """Print; where it is no terminal, without the blanks that fill tables up to their width."""
+        if self.is_terminal:
+            super().print(*objects, **words)
+            return
+        with self.capture() as told:
+            super().print(*objects, **words)
+        self.file.write(re.sub(r" +$", "", told.get(), flags=re.MULTILINE))
+        self.file.flush()
 
 
 def screen() -> Console:
