@@ -313,6 +313,16 @@ def test_closed_streams(
     assert said is None or told.endswith(said)
 
 
-@pytest.mark.parametrize("words", [["monitor", "--interval", "nan"], ["preload", "--share", "nan"]])
-def test_nan_is_no_number(words: list[str], settings: object) -> None:
+@pytest.mark.parametrize(
+    ("words", "possible"),
+    [
+        (["monitor", "--interval", "nan"], "nan is no number in the range 0.1<=x<=3600."),
+        (["monitor", "--interval", "inf"], "inf is not in the range 0.1<=x<=3600."),
+        (["preload", "--share", "nan"], "nan is no number in the range 0<x<=1."),
+    ],
+)
+def test_nan_is_no_number(
+    words: list[str], possible: str, settings: object, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(words) == 2
+    assert possible in capsys.readouterr().err

@@ -389,7 +389,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("txt2mig",), "no workflow txt2mig"),
         (("txt2img", "--size", "1000x1001"), "multiples of 8"),
         (("txt2img", "--steps", "0"), "--steps 0"),
-        (("txt2img", "--cfg", "nan"), "--cfg nan"),
+        (("txt2img", "--cfg", "nan"), "--cfg nan: Input should be a finite number"),
         (("txt2img", "--batch", "0"), "--batch 0"),
         (("txt2img", "--seed", "-1"), "--seed -1"),
         (("txt2img", "--seed", str(2**64 - 1), "--count", "2"), "--seed"),

@@ -33,7 +33,7 @@ LARGEST = 16384  # pixels a side: MAX_RESOLUTION of ComfyUI's nodes.py
 class Part(BaseModel):
     """A frozen part; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Job(Part):

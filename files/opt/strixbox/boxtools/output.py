@@ -29,7 +29,7 @@ class FiniteRange(click.FloatRange):
         """The number, if it is one."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no number", param, ctx)
+            self.fail(f"{value} is no number in the range {self._describe_range()}.", param, ctx)
         return number
 
 
