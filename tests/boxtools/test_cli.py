@@ -16,9 +16,11 @@ from typing import Any
 
 import click
 import pytest
-from boxtools import cli
+from boxtools import cli, version
 from boxtools.errors import Trouble, WrongUse
 from boxtools.settings import Settings
+
+from strixbox import layout
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -295,6 +297,7 @@ LOST = "strixbox: the result could not be written (Bad file descriptor); see whe
         ("models --json >&-", 1, LOST),
         ("render --list >&-", 1, LOST),
         ("--help >&-", 1, LOST),
+        ("--version >&-", 1, LOST),
         ("models verify >&-", 1, LOST),  # also where it would end with 1 by itself
         ("models verify nothing >&-", 2, None),  # writes nothing there
     ],
@@ -326,3 +329,38 @@ def test_nan_is_no_number(
 ) -> None:
     assert cli.main(words) == 2
     assert possible in capsys.readouterr().err
+
+
+# --- the version ------------------------------------------------------------------------------
+
+
+def test_the_version_is_what_the_deploy_left(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = tmp_path / "changes.jsonl"
+    assert str(version.CHANGES) == layout.CHANGES
+    monkeypatch.setattr(version, "CHANGES", log)
+    assert cli.main(["--version"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "strixbox, of an unknown commit of the toolkit"
+    assert second == "release release, stack rocm-6.4.2, torch 2.6.0+rocm6.4.2.git76481f7c"
+    lines = [
+        {"toolkit": "0123456", "time": "2026-01-01T00:00:00Z"},
+        {"toolkit": "89abcde+", "time": "2026-01-02T00:00:00Z"},
+        {"toolkit": "unknown"},
+    ]
+    log.write_text('cut"}\n' + "\n".join(map(json.dumps, lines)) + "\n[]\n{")
+    assert cli.main(["--version"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "strixbox 89abcde+ (the last change of this box, 2026-01-02T00:00:00Z)"
+
+
+def test_the_version_of_a_box_without_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STRIXBOX_TOOLS", str(tmp_path / "none"))
+    assert cli.main(["--version"]) == 0
+    assert "release unknown: " in capsys.readouterr().out

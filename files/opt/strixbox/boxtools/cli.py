@@ -53,7 +53,23 @@ class Lazy(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
 
+def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from boxtools.version import version
+
+        click.echo("\n".join(version()))
+        ctx.exit()
+
+
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show what this box was deployed with and exit.",
+)
 def strixbox() -> None:
     """Tools for the ComfyUI on this box.
 
