@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from boxtools.cli import COMMANDS
+
 from strixbox.codes import CODES
 from strixbox.docs import README, shown, with_table
 from strixbox.inventory import ROOT
@@ -46,3 +48,11 @@ def test_every_shipped_file_has_a_use() -> None:
             name = path.name.removesuffix(".j2")
             if path.is_file() and path.parent.name != "locks":
                 assert name.partition(".")[0] in code, path
+
+
+def test_the_readme_tells_of_every_command_and_exit_code() -> None:
+    text = README.read_text(encoding="utf-8")
+    told = text[text.index("One command over ssh") : text.index("How fast the tools themselves")]
+    assert "130 after Ctrl-C" in told
+    assert "`strixbox models download " in told
+    assert [name for name in COMMANDS if not re.search(rf"`(strixbox )?{name}\b", told)] == []
