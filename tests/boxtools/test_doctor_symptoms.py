@@ -16,6 +16,7 @@ PASTED = {
         "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.34 GiB. GPU 0 has a total"
         " capacity of 15.50 GiB of which 1.2 GiB is free.",
         "Error: CUDA out of memory. Tried to allocate 2.34 GiB",
+        "RuntimeError: HIP error: out of memory",
     ],
     "MEMORY.RESOURCES": [
         ":0:rocdevice.cpp:2984: Callback: Queue aborting with error: "
@@ -25,6 +26,12 @@ PASTED = {
         "Out of memory: Killed process 4711 (python) total-vm:123456kB",
         "comfyui.service: Main process exited, code=killed, status=9/KILL",
         "Killed",
+    ],
+    "MEMORY.OUT": [
+        "MemoryError",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't"
+        " allocate memory: you tried to allocate 9000 bytes.",
+        "RuntimeError: out of memory",
     ],
     "DISK.FULL": ["OSError: [Errno 28] No space left on device: '/opt/x'"],
     "GPU.WRONG_CODE": ["RuntimeError: HIP error: invalid device function"],
@@ -105,7 +112,6 @@ PASTED = {
     "MODEL.MIXED": ["mat1 and mat2 shapes cannot be multiplied (77x2048 and 768x320)"],
     "IMAGE.BLACK": [
         "RuntimeWarning: invalid value encountered in cast",
-        "all my images are black",
     ],
     "APT.INTERRUPTED": [
         "E: dpkg was interrupted, you must manually run 'sudo dpkg --configure -a'"
@@ -118,6 +124,16 @@ PASTED = {
     "PIP.MANAGED": ["error: externally-managed-environment"],
     "NET.TLS": ["SSLCertVerificationError: certificate verify failed: self-signed certificate"],
     "NET.NAME": ["Temporary failure in name resolution"],
+    "NET.REFUSED": [
+        "ConnectionRefusedError: [Errno 111] Connection refused",
+        "curl: (7) Failed to connect to 127.0.0.1 port 8188 after 0 ms: Couldn't connect to server",
+    ],
+}
+# What people write of it, and programs do not.
+SPOKEN = {
+    "MEMORY.OUT": ["out of memory", "ComfyUI says: Out of memory!"],
+    "NET.REFUSED": ["Connection refused", "127.0.0.1 refused to connect."],
+    "IMAGE.BLACK": ["all my images are black"],
 }
 
 
@@ -128,6 +144,16 @@ def test_a_real_message_is_explained_first(code: str) -> None:
         assert matches, text
         assert matches[0].code == code
         assert matches[0].confidence >= 50
+
+
+@pytest.mark.parametrize("code", SPOKEN)
+def test_words_of_people_are_explained_and_not_looked_for_in_a_log(code: str) -> None:
+    for text in SPOKEN[code]:
+        assert [match.code for match in explain(text, spoken=True)] == [code]
+        assert explain(f"got a prompt: {text} in a castle") == []
+    for told in (text for texts in PASTED.values() for text in texts):
+        found = {match.code for match in explain(told, spoken=True)}
+        assert found == {match.code for match in explain(told)}, told
 
 
 def test_every_symptom_has_a_message() -> None:
@@ -169,7 +195,7 @@ def test_nothing_of_the_catalogue_is_cut_off() -> None:
 
 def test_patterns_are_lower_case_without_nested_repeats() -> None:
     for symptom in catalogue():
-        for pattern in symptom.patterns:
+        for pattern in (*symptom.patterns, *symptom.spoken):
             plain = re.sub(r"\\[A-Z]", "", pattern)
             assert plain == plain.lower(), pattern
             assert not re.search(r"[+*}]\)[+*{]", pattern), pattern
@@ -188,7 +214,7 @@ def test_a_megabyte_is_explained_quickly(seed: int) -> None:
         "undefined symbol: " + "torch.cuda.is_available()" * 40_000,
     ]
     begun = time.monotonic()
-    explain(texts[seed])
+    explain(texts[seed], spoken=True)
     # A bound against a pattern that backtracks, which would take minutes.
     assert time.monotonic() - begun < 10
 

@@ -82,7 +82,7 @@ def command(
 
 
 def _explain(ctx: click.Context, text: str, as_json: bool) -> None:
-    matches = symptoms.explain(_pasted(text))
+    matches = symptoms.explain(_pasted(text), spoken=True)
     value = {"matches": [match.model_dump() for match in matches]}
     show(value, as_json, matches_view(matches))
     if not matches:

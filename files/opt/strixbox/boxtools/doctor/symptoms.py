@@ -20,13 +20,15 @@ class Symptom(BaseModel):
     """An error message, what is behind it, and what to do.
 
     Patterns are written in lower case and matched against lower-cased lines, so that they begin
-    with plain letters that are found quickly; none has a repeat inside a repeat.
+    with plain letters that are found quickly; none has a repeat inside a repeat. ``spoken`` are
+    patterns of what people write of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     code: str = Field(pattern=r"^[A-Z0-9]+(\.[A-Z0-9_]+)+$")
     patterns: tuple[str, ...] = Field(min_length=1)
+    spoken: tuple[str, ...] = ()
     score: int = Field(ge=1, le=99, description="how surely the pattern means this, percent")
     means: str
     mend: str
@@ -35,8 +37,8 @@ class Symptom(BaseModel):
 
     @functools.cached_property
     def regexes(self) -> tuple[re.Pattern[str], ...]:
-        """The patterns, compiled."""
-        return tuple(re.compile(pattern) for pattern in self.patterns)
+        """The patterns, those of programs first, compiled."""
+        return tuple(re.compile(pattern) for pattern in (*self.patterns, *self.spoken))
 
 
 class Match(BaseModel):
@@ -60,14 +62,18 @@ def catalogue() -> tuple[Symptom, ...]:
     return tuple(Symptom.model_validate(entry) for entry in entries)
 
 
-def explain(text: str) -> list[Match]:
-    """What the text's messages mean, the surest first; empty for an unknown text."""
+def explain(text: str, *, spoken: bool = False) -> list[Match]:
+    """What the text's messages mean, the surest first; empty for an unknown text.
+
+    ``spoken``: a person wrote the text, so that a person's words count too.
+    """
     found: dict[str, Match] = {}
     seen: dict[str, set[int]] = {}
     for line in pieces(text[-MOST:]):
         lowered = line.lower()
         for symptom in catalogue():
-            hits = {n for n, regex in enumerate(symptom.regexes) if regex.search(lowered)}
+            regexes = symptom.regexes[: None if spoken else len(symptom.patterns)]
+            hits = {n for n, regex in enumerate(regexes) if regex.search(lowered)}
             if not hits:
                 continue
             known = seen.setdefault(symptom.code, set())
