@@ -307,6 +307,34 @@ def test_a_check_fires_on_its_fault_and_only_it(box: Box, code: str) -> None:
     assert finding.mend
 
 
+def test_access_to_what_is_not_there_is_unknown(box: Box) -> None:
+    (box.root / "dev/dri/renderD128").unlink()
+    assert box.findings()["GPU.ACCESS"].verdict == "unknown"
+    close_devices(box)  # of what is there it can be told
+    assert box.findings()["GPU.ACCESS"].verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("cpu", "cpu", "works on cpu"),
+        ("cuda", "cuda:0 AMD Radeon : native", "works on cuda:0 AMD Radeon : native"),
+        ("privateuseone", "AMD Radeon", "works on privateuseone: AMD Radeon"),
+    ],
+)
+def test_the_device_is_named_once(box: Box, kind: str, name: str, told: str) -> None:
+    box.answer = Answer(0.1, {"devices": [{"type": kind, "name": name}]})
+    assert box.findings()["SERVICE.DEVICE"].evidence == told
+
+
+def test_the_clock_is_told_as_a_date(box: Box) -> None:
+    assert box.findings()["OS.CLOCK"].evidence == "2027-01-15 08:00 UTC, synchronised"
+    facts = box.facts()
+    early = replace(facts, machine=replace(facts.machine, time=86400.0))
+    (clock,) = (one for one in examine(early) if one.code == "OS.CLOCK")
+    assert (clock.verdict, clock.evidence) == ("wrong", "1970-01-02 00:00 UTC, synchronised")
+
+
 def test_the_stacks_own_library_path_is_no_fault(box: Box) -> None:
     # The lightweight wheels of rocm_7_2 find ROCm by it.
     own = Variable(value="/opt/rocm-7.2.1/lib", does="Where ROCm's libraries are.")

@@ -34,7 +34,7 @@ def summary(findings: list[Finding]) -> str:
     count = {verdict: sum(f.verdict == verdict for f in findings) for verdict in STYLES}
     line = f"{len(findings)} findings: {count['wrong']} wrong, {count['warn']} to look at"
     if count["unknown"]:
-        line += f", {count['unknown']} unknown without sudo or with nobody answering"
+        line += f", {count['unknown']} unknown (strixbox doctor --all says why)"
     return line
 
 

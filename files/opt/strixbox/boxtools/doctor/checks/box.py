@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from boxtools.doctor.facts import Facts
@@ -73,7 +74,7 @@ def clock(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         code="OS.CLOCK",
         verdict="wrong" if not sane else "warn" if synchronised is False else "ok",
-        evidence=f"{facts.machine.time:.0f} s since 1970, {state}",
+        evidence=time.strftime(f"%Y-%m-%d %H:%M UTC, {state}", time.gmtime(facts.machine.time)),
         meaning="With a wrong clock certificates and apt's signatures are refused.",
         mend="sudo timedatectl set-ntp true",
     )

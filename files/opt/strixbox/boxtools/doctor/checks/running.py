@@ -159,7 +159,7 @@ def answer(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         code="SERVICE.DEVICE",
         verdict="wrong" if wrong else "ok",
-        evidence=f"works on {kind}: {title}",
+        evidence=f"works on {title if kind in title else f'{kind}: {title}'}",
         meaning="It makes images on the CPU, which takes minutes for each.",
         mend="mend the findings about TORCH, GPU and USER.GROUPS, then"
         f" sudo systemctl restart {name}",
