@@ -80,6 +80,28 @@ def test_an_error_on_stdin_is_explained(
     assert "--bundle" in told.err
 
 
+def test_nothing_is_no_error_to_explain(capsys: Capture, tmp_path: Path) -> None:
+    for word in ("", "  \n", str(put(tmp_path / "empty.log", ""))):
+        assert cli.main(["doctor", word]) == 2
+        assert capsys.readouterr().err.startswith("strixbox: there is no text to explain")
+
+
+def test_a_mend_is_told_once(box: Box, capsys: Capture) -> None:
+    put(box.models / "checkpoints/sd_xl_base_1.0.safetensors.part", b"half")
+    for name in ("kfd", "dri/renderD128"):
+        (box.root / "dev" / name).unlink()
+    (box.root / "sys/class/kfd/kfd/topology/nodes/1/properties").unlink()
+    assert cli.main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert told.count("--fix") == 1  # of MODELS.PARTS, whose mend it is
+    assert told.count("see why: sudo dmesg") == 1
+    assert "-> as for GPU.KFD" in told
+    assert cli.main(["doctor", "slow"]) == 1
+    told = capsys.readouterr().out
+    assert told.count("see why: sudo dmesg") == 2  # in its step, and in the conclusion
+    assert "-> GPU.KFD" not in told
+
+
 def test_an_error_needs_no_settings(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setenv("STRIXBOX_TOOLS", "/nonexistent")
     assert cli.main(["doctor", "Killed"]) == 0

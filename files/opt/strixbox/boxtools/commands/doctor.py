@@ -82,7 +82,10 @@ def command(
 
 
 def _explain(ctx: click.Context, text: str, as_json: bool) -> None:
-    matches = symptoms.explain(_pasted(text), spoken=True)
+    pasted = _pasted(text)
+    if not pasted.strip():
+        raise WrongUse('there is no text to explain; give the message: strixbox doctor "TEXT"')
+    matches = symptoms.explain(pasted, spoken=True)
     value = {"matches": [match.model_dump() for match in matches]}
     show(value, as_json, matches_view(matches))
     if not matches:

@@ -22,8 +22,9 @@ def findings_view(findings: list[Finding], everything: bool) -> Group:
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
+        once = _Once()
         for finding in shown:
-            table.add_row(_verdict(finding.verdict), Text(finding.code), _told(finding))
+            table.add_row(_verdict(finding.verdict), Text(finding.code), _told(finding, once))
         parts.append(table)
     parts.append(Text(summary(findings)))
     return Group(*parts)
@@ -38,14 +39,26 @@ def summary(findings: list[Finding]) -> str:
     return line
 
 
-def _told(finding: Finding) -> Text:
+class _Once:
+    """Tells each mend once, and afterwards of which code it was: one thing often mends several."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, str] = {}
+
+    def tell(self, mend: str, code: str) -> str:
+        """The mend, or where it stands."""
+        first = self.codes.setdefault(mend, code)
+        return mend if first == code else f"as for {first}"
+
+
+def _told(finding: Finding, once: _Once) -> Text:
     told = Text(finding.evidence)
     if finding.verdict != "ok":
         if finding.meaning:
             told.append(f"\n{finding.meaning}")
         if finding.mend:
-            told.append(f"\n-> {finding.mend}", "bold")
-        if finding.safe_fix:
+            told.append(f"\n-> {once.tell(finding.mend, finding.code)}", "bold")
+        if finding.safe_fix and "--fix" not in finding.mend:
             told.append(f"\n-> or: strixbox doctor --fix ({finding.safe_fix})", "bold")
     return told
 
@@ -60,10 +73,14 @@ def diagnosis_view(diagnosis: Diagnosis) -> Group:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    once = _Once()
     for step in diagnosis.steps:
         told = Text(step.question, "bold").append(f"\n{step.evidence}", "not bold")
         for finding in step.findings:
-            told.append(f"\n-> {finding.code}: {finding.mend}", "not bold")
+            # That of the cause is part of the conclusion.
+            if not diagnosis.conclusion.startswith(f"{finding.code}: "):
+                mend = once.tell(finding.mend, finding.code)
+                told.append(f"\n-> {finding.code}: {mend}", "not bold")
         table.add_row(Text(f"Step {step.number}"), _verdict(step.verdict), told)
     if diagnosis.cause:
         end = f"The cause is most likely at step {diagnosis.cause}. {diagnosis.conclusion}"
