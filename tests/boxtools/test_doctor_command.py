@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tarfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from boxtools.doctor.world import World
 from boxtools.settings import Settings
 
 from tests.boxtools.conftest import Standin
-from tests.boxtools.doctor_box import Box, put
+from tests.boxtools.doctor_box import USER, Box, put
 
 Capture = pytest.CaptureFixture[str]
 
@@ -165,7 +166,22 @@ def test_the_bundle_is_written_and_listed(
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert cli.main(["doctor", "--json", "--bundle"]) == 0
-    assert Path(json.loads(capsys.readouterr().out)["bundle"]).exists()
+    value = json.loads(capsys.readouterr().out)
+    assert Path(value["bundle"]).parent == tmp_path
+    assert value["replaced"]["<user>"] > 0
+
+
+def test_the_bundle_says_where_it_is_what_is_missing_and_what_to_check(
+    box: Box, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    box.log.append(f"RuntimeError: No HIP GPUs are available for {USER}")
+    assert cli.main(["doctor", "--bundle", "my file.tar.gz"]) == 0
+    told = capsys.readouterr().out.strip()
+    assert told.startswith(f"The bundle is {tmp_path}/my file.tar.gz; nobody else")
+    assert "Taken out: names of accounts" in told
+    assert re.search(r"In their place stands: .*<user> \d+x", told)
+    assert told.endswith(f"tar xzf '{tmp_path}/my file.tar.gz' -O | less")
 
 
 # --- the five steps ---------------------------------------------------------------------------

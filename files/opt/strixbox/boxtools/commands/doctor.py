@@ -16,10 +16,10 @@ from boxtools.doctor import bundle, fixes, slow, symptoms
 from boxtools.doctor.checks import examine
 from boxtools.doctor.facts import Facts, gather
 from boxtools.doctor.finding import Finding
-from boxtools.doctor.view import diagnosis_view, findings_view, matches_view
+from boxtools.doctor.view import bundle_view, diagnosis_view, findings_view, matches_view
 from boxtools.doctor.world import World
 from boxtools.errors import Trouble, WrongUse
-from boxtools.output import json_option, remarks, show
+from boxtools.output import json_option, remarks, screen, show
 
 
 @click.command()
@@ -116,16 +116,16 @@ def _pasted(text: str) -> str:
 
 def _pack(world: World, facts: Facts, findings: list[Finding], name: str, as_json: bool) -> None:
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(world.now()))
-    path = Path(name or f"strixbox-doctor-{stamp}.tar.gz")
+    path = Path(name or f"strixbox-doctor-{stamp}.tar.gz").absolute()
     files = bundle.collect(world, facts, findings)
     bundle.write(path, bundle.archive(files, world.now()))
-    value = {"bundle": str(path), "files": {name: len(text) for name, text in files.items()}}
-    told = "\n".join(f"  {name} ({len(content)} bytes)" for name, content in files.items())
-    view = (
-        f"{path}, readable by its owner only, holds:\n{told}\nNames, addresses, keys, prompts and"
-        f" image names were taken out; look before you send it: tar xzf {path} -O | less"
-    )
-    show(value, as_json, escape(view))
+    sizes = {name: len(text) for name, text in files.items()}
+    replaced = bundle.replaced(files)
+    view = bundle_view(path, sizes, replaced)
+    if as_json:
+        show({"bundle": str(path), "files": sizes, "replaced": replaced}, True, view)
+    else:  # the terminal breaks the lines, so that the command can be copied
+        screen().print(view, soft_wrap=True)
 
 
 def _mend(

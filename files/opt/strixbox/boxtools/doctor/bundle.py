@@ -10,6 +10,7 @@ import platform
 import re
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +45,11 @@ OWN_LINES = re.compile(
     r"|Using (?:RAM|LRU) .{1,20}|Disabling smart memory management|Checkpoint files will .{1,60}"
     r"|\s*\d{1,3}%\|.{0,200}|Started .{1,80}|Starting .{1,80}|Stopp(?:ed|ing) .{1,80}"
     r"|\S+\.service: .{1,160}|Traceback \(most recent call last\):|During handling of .{1,60})"
+)
+# What stands for something that was left out: of the redactor, and of the functions here.
+STAND_IN = re.compile(
+    r"<(?:user|host|id|serial|prompt|key|query|private key|mail|uuid|mac|address|image|model|set"
+    r"|text)>"
 )
 FRAME = re.compile(r'\s*File "[^"\n]{1,300}", line \d{1,7}, in [\w<>.]{1,80}')
 ERROR = re.compile(
@@ -157,6 +163,12 @@ def redacted(parts: dict[str, Any], redact: Redactor) -> dict[str, bytes]:
             text = json.dumps(plain, indent=1, default=str) + "\n"
         files[name] = text.encode("utf-8", errors="replace")
     return files
+
+
+def replaced(files: dict[str, bytes]) -> dict[str, int]:
+    """What stands in the files for something private, and how often."""
+    found = Counter(STAND_IN.findall(b"\n".join(files.values()).decode(errors="replace")))
+    return dict(sorted(found.items()))
 
 
 def archive(files: dict[str, bytes], now: float) -> bytes:

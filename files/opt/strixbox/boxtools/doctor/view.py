@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +12,7 @@ from rich.text import Text
 from boxtools.doctor.finding import Finding
 from boxtools.doctor.slow import Diagnosis
 from boxtools.doctor.symptoms import Match
+from boxtools.output import size
 
 STYLES = {"ok": "green", "warn": "yellow", "wrong": "bold red", "unknown": "cyan"}
 
@@ -87,6 +91,26 @@ def diagnosis_view(diagnosis: Diagnosis) -> Group:
     else:
         end = diagnosis.conclusion
     return Group(table, Text(end))
+
+
+def bundle_view(path: Path, files: dict[str, int], replaced: dict[str, int]) -> Text:
+    """Where the bundle is, what is not in it, and what to do before it is sent."""
+    lines = [
+        f"The bundle is {path}; nobody else on this box may read it. It holds:",
+        *(f"  {name} ({size(length)})" for name, length in files.items()),
+        "Taken out: names of accounts and of this box, home directories, addresses, serial numbers,"
+        " keys and passwords, prompts, names of images and of models of your own, and all lines of"
+        " ComfyUI's log that may hold such things.",
+    ]
+    if replaced:
+        told = ", ".join(f"{name} {count}x" for name, count in replaced.items())
+        lines.append(f"In their place stands: {told}.")
+    lines += [
+        "No rule finds everything. Before you send it, read it through for what is nobody's"
+        " business, such as words of your prompts, names of people and of directories:",
+        f"  tar xzf {shlex.quote(str(path))} -O | less",
+    ]
+    return Text("\n".join(lines))
 
 
 def matches_view(matches: list[Match]) -> Group:
