@@ -261,15 +261,46 @@ def test_the_report_of_a_box(
     keep(settings, "a.json", json.dumps(bench()), age=0)
     model = settings.active / "checkpoints/sd_xl_base_1.0.safetensors"
     model.read_bytes()
+    standin.restart(STRIXBOX_STANDIN_GPU="1")
     report = memory.report(settings, Server(standin.url), tmp_path / "root")
     assert (report.gpu, report.unified) == ("gfx1151 (1002:1586)", True)
     assert [(one.pid, one.gtt, one.ram) for one in report.processes] == [(300, 3 * GIB, 2 * GIB)]
-    assert report.server is not None and report.server.device == "cpu"
+    assert report.server is not None and report.server.device.startswith("cuda:0")
     assert report.recommendation.points == 1
     assert report.recommendation.room == int(62.5 * GIB)
     assert "checkpoints/sd_xl_base_1.0.safetensors" in [one.name for one in report.models]
     monkeypatch.setattr("boxtools.commands.memory.memory.report", lambda *words: report)
     assert main(["memory"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("hip", "why"), [("6.4", "strixbox doctor"), (None, "torch is a build for the CPU")]
+)
+def test_nothing_is_advised_beside_a_server_on_the_cpu(
+    settings: Settings,
+    standin: Standin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    hip: str | None,
+    why: str,
+) -> None:
+    trees.apu(tmp_path / "root")
+    trees.proc(tmp_path / "root")
+    (tmp_path / "root/sys/class/drm/card1/device/mem_info_gtt_total").write_text(f"{GIB}\n")
+    keep(settings, "a.json", json.dumps(bench()), age=0)
+    told = settings.model_copy(update={"hip": hip})
+    report = memory.report(told, Server(standin.url), tmp_path / "root")
+    assert report.advice == []
+    assert (report.recommendation.fits, report.recommendation.room) == ([], None)
+    (sentence,) = report.recommendation.sentences
+    assert sentence.startswith("nothing is advised: ComfyUI works on the CPU")
+    assert why in sentence
+    monkeypatch.setattr("boxtools.commands.memory.memory.report", lambda *words: report)
+    assert main(["memory"]) == 0
+    said = capsys.readouterr().out
+    assert "ComfyUI works on the CPU: its models are in RAM" in said
+    assert "bench" not in said
 
 
 def test_it_works_without_gpu_and_server(

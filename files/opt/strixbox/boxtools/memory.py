@@ -43,6 +43,7 @@ class ServerView(BaseModel):
     """ComfyUI's own numbers, bytes."""
 
     device: str
+    cpu: bool  # it works there, whatever GPU the box has
     vram_total: int | None
     vram_free: int | None
     torch_reserved: int | None  # taken from the driver by torch, in use or kept for the next step
@@ -117,7 +118,7 @@ def report(settings: Settings, server: Server, root: Path = Path("/")) -> Report
         for model in catalogue.find_models(settings, resident=True)
         if model.resident
     ]
-    points = memory_fit.read_points(settings)
+    on_cpu = seen.cpu if seen else settings.hip is None
     return Report(
         gpu=gpu.title if gpu else None,
         unified=bool(gpu and gpu.apu),
@@ -148,9 +149,21 @@ def report(settings: Settings, server: Server, root: Path = Path("/")) -> Report
         models=sorted(models, key=lambda model: model.resident, reverse=True),
         models_resident=sum(model.resident for model in models),
         notes=notes(gpu, ram),
-        advice=advice(gpu, settings.ram_gib),
-        recommendation=memory_fit.recommend(points, memory_fit.room(gpu, ram), settings.profile),
+        advice=[] if on_cpu else advice(gpu, settings.ram_gib),
+        recommendation=_recommended(settings, memory_fit.room(gpu, ram), on_cpu),
     )
+
+
+def _recommended(settings: Settings, room: int | None, on_cpu: bool) -> Recommendation:
+    if on_cpu and settings.hip is None:
+        why = "this stack's torch is a build for the CPU"
+    elif on_cpu:
+        why = "for why it does, though this stack is made for the GPU: strixbox doctor"
+    else:
+        points = memory_fit.read_points(settings)
+        return memory_fit.recommend(points, room, settings.profile)
+    said = "nothing is advised: ComfyUI works on the CPU, where the GPU's memory decides nothing"
+    return Recommendation(points=0, room=None, sentences=[f"{said}; {why}"])
 
 
 def notes(gpu: Gpu | None, ram: host.Memory) -> list[str]:
@@ -253,6 +266,7 @@ def parse_stats(told: Any) -> ServerView | None:
         numbers |= {"torch_vram_total": None, "torch_vram_free": None}
     return ServerView(
         device=str(first.get("name", "?")),
+        cpu=first.get("type") == "cpu",
         vram_total=numbers["vram_total"],
         vram_free=numbers["vram_free"],
         torch_reserved=numbers["torch_vram_total"],

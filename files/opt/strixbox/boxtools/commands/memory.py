@@ -88,7 +88,9 @@ def _holders(report: Report) -> list[str]:
     if report.service_ram is not None:
         lines.append(f"the service has {size(report.service_ram)} of RAM")
     seen = report.server
-    if seen is not None:
+    if seen is not None and seen.cpu:
+        lines.append("ComfyUI works on the CPU: its models are in RAM")
+    elif seen is not None:
         lines.append(
             f"ComfyUI sees {size(seen.vram_free)} free of {size(seen.vram_total)} on"
             f" {seen.device}; torch holds {size(seen.torch_reserved)}"
