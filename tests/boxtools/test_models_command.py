@@ -73,6 +73,37 @@ def test_list(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert out == run(capsys, "list")[0]
 
 
+@pytest.mark.parametrize("words", [["activate"], ["activate", "--dry"], ["verify"]])
+@pytest.mark.parametrize("name", ["a [x]", "checkpoints/*"])
+def test_a_model_of_an_archive_that_is_not_mounted(
+    settings: Settings, capsys: pytest.CaptureFixture[str], words: list[str], name: str
+) -> None:
+    assert settings.archive is not None
+    run(capsys, "archive", KEY)
+    elsewhere = settings.archive.rename(settings.archive.with_name("unmounted"))
+    settings.archive.mkdir()
+    _, err = run(capsys, *words, name, code=1)
+    assert f"{settings.archive} is empty: its disk is not mounted" in err
+    assert f"findmnt {settings.archive}" in err
+    run(capsys, "verify", "vae/b.safetensors")  # others are none the worse
+    settings.archive.rmdir()
+    _, err = run(capsys, *words, name, code=1)
+    assert f"{settings.archive} is not there: its disk is not mounted" in err
+    elsewhere.rename(settings.archive)
+    run(capsys, *words, name)
+
+
+def test_a_model_that_is_gone_from_the_archive(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "archive", KEY)
+    archived(settings).unlink()
+    _, err = run(capsys, "activate", KEY, code=1)
+    assert f"leads to {archived(settings)}, which is not there; put the file back" in err
+    (settings.active / "vae/own.safetensors").symlink_to("/nowhere")
+    assert "no model" in run(capsys, "activate", "vae/own.safetensors", code=2)[1]
+
+
 def test_list_as_json(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     lost = settings.active / "vae/gone.safetensors"
     lost.symlink_to("/nowhere")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from boxtools import pagecache
-from boxtools.errors import WrongUse
+from boxtools.errors import Trouble, WrongUse
 from boxtools.safetensors import kind, read_header
 from boxtools.settings import Settings
 from boxtools.statefile import read_json, write_json
@@ -218,6 +219,34 @@ def choose(models: Sequence[ModelFile], words: Sequence[str]) -> list[ModelFile]
             raise WrongUse(f"{word!r} is the name of {', '.join(keys)}; name one with its folder")
         chosen |= {(model.key, model.tier): model for model in found}
     return list(chosen.values())
+
+
+def refuse_lost(settings: Settings, words: Sequence[str]) -> None:
+    """See that no word names a model of the archive that cannot be reached.
+
+    Raises:
+        Trouble: with how to reach it.
+    """
+    archive = settings.archive
+    if archive is None:
+        return
+    for folder, name, path in _walk(settings.active):
+        if os.path.exists(path) or not os.path.islink(path):  # noqa: PTH110, PTH114
+            continue
+        model = ModelFile(folder, name, "archive", path, 0)
+        target = Path(os.path.normpath(path.parent / path.readlink()))
+        if archive not in target.parents or not any(_named(model, word) for word in words):
+            continue
+        if _entries(archive):
+            raise Trouble(
+                f"{model.key} leads to {target}, which is not there; put the file back, or remove"
+                f" the link {path}"
+            )
+        state = "empty" if archive.is_dir() else "not there"
+        raise Trouble(
+            f"{model.key} is in the archive tier, and {archive} is {state}: its disk is not"
+            f" mounted; see findmnt {shlex.quote(str(archive))}, mount it and try again"
+        )
 
 
 def _named(model: ModelFile, word: str) -> bool:

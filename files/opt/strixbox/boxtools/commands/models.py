@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from boxtools import download as downloads
 from boxtools import models_view, output, tiers
-from boxtools.catalogue import ModelFile, Tier, choose, find_models, lost_links
+from boxtools.catalogue import ModelFile, Tier, choose, find_models, lost_links, refuse_lost
 from boxtools.errors import Trouble, WrongUse
 from boxtools.hashes import Hashes, Verified, managed_model, verify
 from boxtools.models_view import printable
@@ -115,6 +115,7 @@ def _recover(settings: Settings) -> None:
 
 
 def _to_move(settings: Settings, names: Sequence[str], to: Tier) -> list[ModelFile]:
+    refuse_lost(settings, names)
     chosen = choose(find_models(settings), names)
     moving = [model for model in chosen if model.tier != to]
     for model in chosen:
@@ -170,6 +171,7 @@ def verify_models(
         raise WrongUse("name the models whose change you accept")
     settings = load()
     models = find_models(settings)
+    refuse_lost(settings, names)
     models = choose(models, names) if names else models
     hashes = Hashes.load(settings)
     if accept:
