@@ -134,8 +134,37 @@ def test_finding(settings: Settings) -> None:
     with pytest.raises(Trouble, match="there is no result nothing"):
         find("nothing")
     results.save(settings, sitting(5, one, id="20260105T000000Z-vram", plan="vram"))
-    with pytest.raises(Trouble, match="no earlier result of the plan vram"):
+    with pytest.raises(Trouble, match="no result of the plan vram before 20260105T000000Z-vram"):
         find("before")
+
+
+def test_what_last_and_before_are_is_told(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"results": []}
+    one = result("a", 1.0)
+    vae = sitting(2, one, id="20260102T000000Z-vae", plan="vae")
+    for bench in (sitting(1, one), vae, sitting(3, one), sitting(4)):  # the newest is cut
+        results.save(settings, bench)
+    assert cli.main(["bench", "list"]) == 0
+    told = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert told == [
+        ["20260104T000000Z-quick", "quick"],
+        ["20260103T000000Z-quick", "last"],
+        [vae.id, "vae"],
+        ["20260101T000000Z-quick", "before"],
+    ]
+    assert cli.main(["bench", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["last"] == "20260103T000000Z-quick"
+    assert listed["before"] == "20260101T000000Z-quick"
+    assert cli.main(["bench", "compare"]) == 0
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert heading == "20260101T000000Z-quick (before) → 20260103T000000Z-quick (last)"
+    assert cli.main(["bench", "compare", "20260102", "last"]) == 0
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert heading == f"{vae.id} → 20260103T000000Z-quick (last)"
 
 
 def test_a_sitting_that_was_cut_early_is_not_last(

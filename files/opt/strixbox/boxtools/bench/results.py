@@ -277,6 +277,14 @@ def stored(settings: Settings, damaged: Callable[[str], None]) -> Iterator[Bench
             damaged(str(trouble))
 
 
+def meant(every: Sequence[Bench]) -> dict[str, Bench]:
+    """What ``last`` and ``before`` mean among all sittings, the newest first; see ``find``."""
+    measured = [bench for bench in every if bench.plan != "flags" and bench.results]
+    last = measured[:1]
+    before = [bench for bench in measured[1:] if bench.plan == last[0].plan][:1]
+    return dict(zip(("last", "before"), last + before, strict=False))
+
+
 def find(settings: Settings, wanted: str, damaged: Callable[[str], None]) -> Bench:
     """The sitting that is meant: a path, an id or the start of one, a label, ``last``, ``before``.
 
@@ -294,19 +302,17 @@ def find(settings: Settings, wanted: str, damaged: Callable[[str], None]) -> Ben
     every = list(stored(settings, damaged))
     if wanted in ("last", "before"):
         runs = [bench for bench in every if bench.plan != "flags"]
-        measured = [bench for bench in runs if bench.results]
-        if not measured:
+        known = meant(every)
+        last = known.get("last")
+        if last is None:
             raise Trouble("nothing was measured on this box yet; strixbox bench run")
-        for bench in runs[: runs.index(measured[0])] if wanted == "last" else ():
-            damaged(f"{bench.id} holds no measurement; last is {measured[0].id}")
-        if wanted == "last":
-            return measured[0]
-        plan = measured[0].plan
-        for bench in measured[1:]:
-            if bench.plan == plan:
-                return bench
+        for bench in runs[: runs.index(last)] if wanted == "last" else ():
+            damaged(f"{bench.id} holds no measurement; last is {last.id}")
+        if wanted in known:
+            return known[wanted]
         raise Trouble(
-            f"there is no earlier result of the plan {plan}; strixbox bench run --plan {plan}"
+            f"there is no result of the plan {last.plan} before {last.id}, which is last;"
+            f" strixbox bench run --plan {last.plan}"
         )
     found = [bench for bench in every if bench.label == wanted][:1]
     found = found or [bench for bench in every if bench.id.startswith(wanted)]

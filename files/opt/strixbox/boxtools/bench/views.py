@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
@@ -49,14 +49,18 @@ def number(value: float | None, unit: str = "", digits: int = 0) -> str:
     return "-" if value is None else f"{value:.{digits}f}{unit}"
 
 
-def listing(benches: Sequence[Bench]) -> RenderableType:
-    """All sittings."""
-    table = _table("Result", "Plan", "Label", "State", ">Cases", ">Failed", "ComfyUI", "torch")
+def listing(benches: Sequence[Bench], meant: Mapping[str, Bench]) -> RenderableType:
+    """All sittings; ``meant`` are those that a word names too."""
+    words = {bench.id: word for word, bench in meant.items()}
+    table = _table(
+        "Result", "Also", "Plan", "Label", "State", ">Cases", ">Failed", "ComfyUI", "torch"
+    )
     for bench in benches:
         failed = sum(result.failed is not None for result in bench.results)
         table.add_row(
             *_plain(
                 bench.id,
+                words.get(bench.id, ""),
                 bench.plan,
                 bench.label or "",
                 bench.state if bench.results or bench.choices else "nothing measured",
@@ -162,8 +166,8 @@ def _results(rows: Sequence[tuple[str, Result]]) -> Table:
     return table
 
 
-def comparison(told: Comparison) -> RenderableType:
-    """Case by case."""
+def comparison(told: Comparison, first: str, second: str) -> RenderableType:
+    """Case by case; ``first`` and ``second`` are what the sittings were called."""
     table = _table("Case", ">First s", ">Second s", ">Ratio", ">Needed", ">p", "Verdict", "Remarks")
     for line in told.lines:
         style = COLOURS.get(line.verdict, "")
@@ -179,7 +183,9 @@ def comparison(told: Comparison) -> RenderableType:
             Text(line.verdict, style=style),
             Text(line.reason or ""),
         )
-    parts: list[RenderableType] = [Text(f"{told.first} → {told.second}", style="bold")]
+    parts: list[RenderableType] = [
+        Text(f"{_called(told.first, first)} → {_called(told.second, second)}", style="bold")
+    ]
     if told.differences:
         parts.append(Text("differs: " + "; ".join(told.differences)))
     parts.append(table if told.lines else Text("they have no case in common"))
@@ -194,6 +200,10 @@ def comparison(told: Comparison) -> RenderableType:
         if only:
             parts.append(Text(f"only in {name}: {', '.join(only)}"))
     return Group(*parts)
+
+
+def _called(known: str, name: str) -> str:
+    return known if known.startswith(name) else f"{known} ({name})"
 
 
 def choices(told: Sequence[Choice]) -> RenderableType:

@@ -105,10 +105,12 @@ def run(
 @command.command("list")
 @output.json_option
 def list_(as_json: bool) -> None:
-    """List the results on this box, the newest first."""
+    """List the results on this box, the newest first, and which of them `last` and `before` are."""
     found = list(results.stored(settings.load(), _remark))
     told = [bench.model_dump(mode="json", exclude={"results", "choices"}) for bench in found]
-    output.show({"results": told}, as_json, views.listing(found))
+    meant = results.meant(found)
+    names = {name: bench.id for name, bench in meant.items()}
+    output.show({"results": told, **names}, as_json, views.listing(found, meant))
 
 
 @command.command()
@@ -136,7 +138,7 @@ def compare(ctx: click.Context, first: str, second: str, as_json: bool) -> None:
     case is slower, or fails where it worked.
     """
     told = compared(settings.load(), first, second)
-    output.show(told, as_json, views.comparison(told))
+    output.show(told, as_json, views.comparison(told, first, second))
     ctx.exit(1 if told.worse else 0)
 
 
