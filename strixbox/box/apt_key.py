@@ -155,6 +155,8 @@ def offered(url: str, wanted: str) -> dict[str, str]:
 def place(order: dict[str, Any]) -> None:
     """Download the key, compare its fingerprint, and rename it into place."""
     path = order["path"]
+    if os.path.isdir(path):
+        raise SystemExit(f"{path} is a directory; move it away and run again")
     content = armour(dearmour(download(order["url"], order["fingerprint"])))
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     aside = f"{path}.strixbox-new"

@@ -26,9 +26,9 @@ MODELS = f"{HOME}/ComfyUI/models"
 ARCHIVE = "/srv/models"
 MOVED = "/root/moved"
 FIND = "find \"$@\" -type f ! -name '*.pyc'"
+KEY = "/etc/apt/keyrings/strixbox-rocm.asc"
 # Files of ours that stand in a directory of others'.
 AMONG_OTHERS = (
-    "/etc/apt/keyrings/strixbox-rocm.asc",
     "/etc/apt/preferences.d/strixbox-rocm",
     "/etc/apt/sources.list.d/strixbox-rocm.sources",
     "/etc/systemd/system/comfyui.service",
@@ -40,6 +40,10 @@ AMONG_OTHERS = (
 PACKAGES = ("htop", "tmux", "rocm-libs", "rocm-hip-sdk")
 CHECKOUTS = (f"{CURRENT}/ComfyUI", f"{CURRENT}/nodes/ComfyUI-TiledDiffusion")
 COMMIT = "git -C {} -c user.name=me -c user.email=me@lab.invalid commit -q --allow-empty -m mine"
+
+HIDDEN = (
+    'cd "$1"; f=$(git ls-files | head -n 1); echo x >> $f; git update-index --assume-unchanged $f'
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Drift:
 def kinds(box: Box) -> dict[str, list[Drift]]:
     """All that may happen to a converged box, by the kind of thing that it happens to."""
     files = (*found(box, ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES), *AMONG_OTHERS)
+    edits = ('rm "$1"', 'echo x >> "$1"', ': > "$1"', 'chmod a+w "$1"', 'chown strix "$1"')
     environments = (f"{CURRENT}/venv", TOOLS, *box.run(f"ls -d {OPT}/uv/*").stdout.split())
     installed = found(box, *(f"{path}/lib" for path in environments))
     inside = [path for path in installed if ".dist-info/" not in path and "/_virtual" not in path]
@@ -67,13 +72,12 @@ def kinds(box: Box) -> dict[str, list[Drift]]:
     return {
         "file": every(
             files,
-            'rm "$1"',
-            'echo x >> "$1"',
-            ': > "$1"',
-            'chmod 600 "$1" && chmod a+w "$1"',
-            'chown strix "$1"',
+            *edits,
+            'chmod 600 "$1"',
+            'rm "$1" && mkdir "$1" && touch "$1/mine"',
             f'mv "$1" {MOVED} && ln -s {MOVED} "$1"',
-        ),
+        )
+        + every((KEY,), *edits),
         "directory": every(
             (ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES), 'rm -r "$1"', f'mv "$1" {MOVED}'
         )
@@ -110,8 +114,17 @@ def kinds(box: Box) -> dict[str, list[Drift]]:
             "sed -i /comfyui_cache/d /etc/fstab",
             "sed -i '/comfyui_cache/s/nodev,//' /etc/fstab",
         ),
-        "checkout": every(tracked, 'rm "$1"', 'echo x >> "$1"')
-        + every(CHECKOUTS, 'rm -rf "$1"', 'rm -rf "$1/.git"', COMMIT.format('"$1"')),
+        "checkout": every(
+            tracked, 'rm "$1"', 'echo x >> "$1"', 'chown strix "$1"', 'chmod 600 "$1"'
+        )
+        + every(
+            CHECKOUTS,
+            'rm -rf "$1"',
+            'rm -rf "$1/.git"',
+            'git -C "$1" config core.fsmonitor "touch /root/pwned"',
+            HIDDEN,
+            COMMIT.format('"$1"'),
+        ),
         "account": every(("render", "video"), 'gpasswd --delete strix "$1"'),
         "login shell": every(
             (f"{HOME}/.bashrc",), "sed -i '/strixbox/d' \"$1\"", "sed -i '/shell.sh/d' \"$1\""
