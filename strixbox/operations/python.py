@@ -80,27 +80,17 @@ def uv_tool(python: Python) -> Steps:
         host.noop(f"uv {python.uv_version} is installed")
         return
     say(f"{directory}: uv {python.uv_version}")
-    # Made aside and renamed when it is whole: pip leaves half a program where the disk runs full.
-    aside = f"{directory}.strixbox-new"
-    yield Run("rm", "-rf", directory, aside, mend="")
-    yield Run("mkdir", "-p", aside, mend="")
-    # pip's own temporary files go with it: in /tmp nobody could tell whose they are.
-    within = ("env", f"TMPDIR={aside}")
-    yield Run(
-        *(*within, "python3", "-m", "venv", aside),
-        mend="The environment for uv was not made; see that python3-venv is installed.",
+    yield write(
+        "pinned_uv",
+        {
+            "path": directory,
+            "requirement": f"uv=={python.uv_version} --hash=sha256:{python.uv_sha256}\n",
+            "index": python.index_url,
+            "host": urlsplit(python.index_url).netloc,
+            "mend": f"uv {python.uv_version} could not be installed from {python.index_url}; see"
+            " that the box reaches it and that python_uv_sha256 is the wheel's, then run again.",
+        },
     )
-    yield Run(
-        *(*within, f"{aside}/bin/pip", "--disable-pip-version-check", "--no-cache-dir", "install"),
-        *("--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
-        *("--index-url", python.index_url, "--requirement", "/dev/stdin"),
-        # A mirror on the LAN may be plain http: the hash says whether the wheel is the right one.
-        *("--trusted-host", urlsplit(python.index_url).netloc),
-        stdin=f"uv=={python.uv_version} --hash=sha256:{python.uv_sha256}\n",
-        mend=f"uv {python.uv_version} could not be installed from {python.index_url}; see that the"
-        " box reaches it and that python_uv_sha256 is the wheel's, then run again.",
-    )
-    yield Run("mv", "--no-target-directory", aside, directory, mend="")
 
 
 @box_operation

@@ -27,7 +27,15 @@ from tests.lab.box import (
     start_box,
 )
 from tests.lab.content import Content, armoured, gpg_key
-from tests.lab.podman import LIMITS, LabError, image_exists, install_host_packages, podman, run
+from tests.lab.podman import (
+    LIMITS,
+    LabError,
+    have_watchers,
+    image_exists,
+    install_host_packages,
+    podman,
+    run,
+)
 
 PROJECT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
@@ -68,6 +76,7 @@ class Lab:
         """Have image, network and mirror; quick where they are there already."""
         lab = cls(project)
         install_host_packages()
+        have_watchers()
         lab.folder.mkdir(exist_ok=True)
         if not lab.key.with_suffix(".pub").exists():
             lab.key.unlink(missing_ok=True)  # of a start that was interrupted

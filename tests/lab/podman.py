@@ -60,6 +60,21 @@ def podman(
     return run("podman", "--runtime", "runc", *words, check=check, text=text, timeout=timeout)
 
 
+# Every systemd watches with several; of 128, the kernel's default for an account, some 18 boxes
+# take all, and the next one never comes up (inotify(7)).
+WATCHERS = Path("/proc/sys/fs/inotify/max_user_instances")
+MANY = 1024
+
+
+def have_watchers() -> None:
+    """Let many boxes run at once, until the machine boots again, where this may be changed."""
+    try:
+        if int(WATCHERS.read_text(encoding="ascii")) < MANY:
+            WATCHERS.write_text(str(MANY), encoding="ascii")
+    except (OSError, ValueError):
+        return  # some 18 boxes run without
+
+
 def install_host_packages() -> None:
     """Install what the lab needs on this machine and does not find."""
     if os.geteuid() != 0:
