@@ -173,6 +173,8 @@ def _process(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                # What it writes without being told where, such as TunableOp's results, goes too.
+                cwd=log.parent,
                 start_new_session=True,  # Ctrl-C reaches this program, which ends it in order
             )
         except OSError as error:
