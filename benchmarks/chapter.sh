@@ -1,7 +1,7 @@
 #!/bin/bash
 # What a reader of the tuning chapter types on a bare box, as a script: the yardstick for a first
-# deploy. AMD, INDEX, WHEELS, COMFYUI, TILED, MODELS and SIZE name where things come from, so that
-# both sides use the same mirror. Pins, hashes, proofs and second runs are not the chapter's concern.
+# deploy. AMD, INDEX, WHEELS, COMFYUI, TILED, MODELS, SIZE and FLAGS name where things come from and
+# how ComfyUI is started, so that both sides use the same mirror and machine. Pins, hashes, proofs and second runs are not the chapter's concern.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
@@ -57,19 +57,19 @@ sudo mount /tmp/comfyui_cache
 sudo apt-get install --yes --quiet --no-install-recommends htop
 
 # 7.12: the production script, started
-cat > ~/ComfyUI/launch_comfyui_production.sh << 'EOT'
+cat > ~/ComfyUI/launch_comfyui_production.sh << EOT
 #!/bin/bash
 export HSA_OVERRIDE_GFX_VERSION=11.0.0
 export PYTORCH_ROCM_ARCH=gfx1100
 export GPU_MAX_ALLOC_PERCENT=95
 export OMP_NUM_THREADS=16
 cd ~/ComfyUI
-exec venv/bin/python main.py --highvram --use-pytorch-cross-attention --disable-xformers \
-    --preview-method auto --temp-directory /tmp/comfyui_cache --listen 0.0.0.0 --port 8188
+exec venv/bin/python main.py $FLAGS --preview-method auto --temp-directory /tmp/comfyui_cache \
+    --listen 0.0.0.0 --port 8188
 EOT
 chmod +x ~/ComfyUI/launch_comfyui_production.sh
 nohup ~/ComfyUI/launch_comfyui_production.sh > ~/ComfyUI/log 2>&1 < /dev/null &
-for _ in $(seq 240); do
+for _ in $(seq 480); do
     curl --fail --silent http://127.0.0.1:8188/system_stats > /dev/null && exit 0
     sleep 0.25
 done

@@ -229,10 +229,16 @@ def states_agree(bench: Bench) -> None:
 
 
 def by_hand(bench: Bench, pairs: int) -> None:
-    """Our first deploy and the chapter's commands, in alternation, each on a bare box."""
+    """Our first deploy and the chapter's commands, in alternation, each on a bare box.
+
+    With the real ComfyUI and torch for the CPU where the lab has them: there installing is work.
+    """
     data = json.loads((bench.lab.folder / "lab.json").read_text(encoding="utf-8"))
     taken: dict[str, list[Run]] = {OURS: [], CHAPTER: []}
-    (ours,) = (c for c in bench.contenders if c.name == OURS)
+    (ours,) = (c for c in bench.contenders if isinstance(c, Strixbox))
+    if "real_comfyui" in data["git"]:
+        ours.groups = ["lab", "lab_comfyui"]
+        bench.notes.append("by hand: ComfyUI v0.3.64 and torch for the CPU, no stand-ins of them")
     ways: list[tuple[str, Callable[[], Measured]]] = [
         (OURS, lambda: ours.run().measured),
         (CHAPTER, lambda: typed(bench.boxes[0], data)),
@@ -251,12 +257,15 @@ def by_hand(bench: Bench, pairs: int) -> None:
 
 def typed(box: Box, data: dict[str, Any]) -> Measured:
     """The chapter's commands in a shell on the box, as its user."""
+    real = data["git"].get("real_comfyui")
+    wheels = data["wheels"]["cpu" if real else "6.4.2"]
     values = {
         "AMD": data["amd"],
         "INDEX": data["index_url"],
-        "WHEELS": " ".join(wheel["url"] for wheel in data["wheels"]["6.4.2"]),
-        "COMFYUI": data["git"]["comfyui"]["url"],
-        "TILED": data["git"]["tiled"]["url"],
+        "WHEELS": " ".join(wheel["url"] for wheel in wheels),
+        "COMFYUI": (real or data["git"]["comfyui"])["url"],
+        "TILED": (data["git"].get("real_tiled") or data["git"]["tiled"])["url"],
+        "FLAGS": "--cpu" if real else "--highvram --use-pytorch-cross-attention --disable-xformers",
         "MODELS": " ".join(f"{model['folder']}={model['url']}" for model in data["models"]),
         "SIZE": "1",
     }

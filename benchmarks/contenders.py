@@ -53,6 +53,7 @@ class Strixbox:
 
     def __init__(self, folder: Path) -> None:
         self.boxes = folder / "boxes.yaml"
+        self.groups = ["lab"]
 
     def describe(self, boxes: Sequence[Box], settings: dict[str, Any]) -> None:
         """Write boxes.yaml."""
@@ -66,7 +67,7 @@ class Strixbox:
                 "address": box.address,
                 "user": USER,
                 "key": str(box.key),
-                "groups": ["lab"],
+                "groups": self.groups,
                 "settings": own | settings,
             }
             for box in boxes
