@@ -108,6 +108,14 @@ def test_a_bench_is_measured_compared_and_reported(box: Box) -> None:
     assert 'src="http' not in page
 
 
+# One tensor of noise, as safetensors has it: length of the header, header, data.
+MINE = """
+import json, os, sys
+header = json.dumps({"x": {"dtype": "U8", "shape": [300000], "data_offsets": [0, 300000]}}).encode()
+sys.stdout.buffer.write(len(header).to_bytes(8, "little") + header + os.urandom(300000))
+"""
+
+
 def test_a_model_that_the_tools_moved_stays_in_use(fleet: Fleet, box: Box) -> None:
     box.run("mkdir -p /mnt/sata/models && chown strix: /mnt/sata/models")
     fleet.entries["e2e"]["settings"]["models_archive"] = "/mnt/sata/models"
@@ -115,7 +123,7 @@ def test_a_model_that_the_tools_moved_stays_in_use(fleet: Fleet, box: Box) -> No
     assert fleet.run().code == 0
     assert told(box, "models", "plan")["commands"] == []
     mine = f"{MODELS}/loras/mine.safetensors"
-    box.run(f"head -c 300000 /dev/urandom > {mine} && chown strix: {mine}")
+    box.run(["sh", "-c", f"python3 - > {mine} && chown strix: {mine}"], text=MINE)
     digest = box.run(["sha256sum", mine]).stdout.split()[0]
     assert told(box, "models", "verify", "mine.safetensors")["models"][0]["sha256"] == digest
 
@@ -128,7 +136,7 @@ def test_a_model_that_the_tools_moved_stays_in_use(fleet: Fleet, box: Box) -> No
     assert box.run(["test", "-L", mine], check=False).returncode == 1
     assert box.run(["sha256sum", mine]).stdout.split()[0] == digest
 
-    box.run(f"printf x | dd of={mine} bs=1 seek=9 conv=notrunc status=none")
+    box.run(f"printf x | dd of={mine} bs=1 seek=1000 conv=notrunc status=none")
     assert told(box, "models", "verify", "mine.safetensors", code=1)
     vae = next(m for m in fleet.lab.data["models"] if m["folder"] == "vae")
     words = ("--url", vae["url"], "--folder", "vae", "--name", "again.safetensors")
