@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import json
 import os
 import pwd
 import re
 import sys
-from collections import defaultdict
 from typing import Any
+
+from strixbox.box._records import noted_sizes, recorded, sites, wrong_files
 
 
 def _header(path: str) -> dict[str, str]:
@@ -79,45 +79,6 @@ def _owners(paths: list[str]) -> list[str]:
     return sorted(found)
 
 
-def recorded(info: str) -> dict[str, int]:
-    """Size by path, relative to site-packages, of the files of one distribution.
-
-    From its RECORD (PyPA, "Recording installed projects"), without byte code: that is made anew,
-    also where a wheel has some (numpy 1.26).
-    """
-    try:
-        with open(os.path.join(info, "RECORD"), encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.reader(stream) if len(row) == 3 and row[2].isdigit()]
-    except (OSError, ValueError, csv.Error):
-        return {}
-    return {path: int(size) for path, _, size in rows if not path.endswith(".pyc")}
-
-
-def damaged(site: str, records: dict[str, dict[str, int]]) -> dict[str, str]:
-    """By distribution the first file that is gone or has another size than was installed.
-
-    A file that two distributions have may be the one's or the other's.
-    """
-    sizes: dict[str, set[int]] = defaultdict(set)
-    for record in records.values():
-        for path, size in record.items():
-            sizes[path].add(size)
-    found = {}
-    for name, record in records.items():
-        wrong = (path for path in record if _size(os.path.join(site, path)) not in sizes[path])
-        first = next(wrong, None)
-        if first is not None:
-            found[name] = first
-    return found
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
 def environment(path: str) -> dict[str, Any]:
     """``python``, ``packages`` (version by canonical name), ``hip`` and ``owners`` of one.
 
@@ -129,7 +90,8 @@ def environment(path: str) -> dict[str, Any]:
     broken: dict[str, str] = {}
     hip = None
     parts = [path, *(os.path.join(path, name) for name in ("bin", "bin/python", "pyvenv.cfg"))]
-    for site in glob.glob(os.path.join(glob.escape(path), "lib", "python3.*", "site-packages")):
+    noted = noted_sizes(path)
+    for site in sites(path):
         parts += [site, *(os.path.join(site, name) for name in os.listdir(site))]
         hip = hip or _hip(site)
         records: dict[str, dict[str, int]] = {}
@@ -141,7 +103,7 @@ def environment(path: str) -> dict[str, Any]:
                 name = _canonical(header["Name"])
                 packages[name] = header["Version"]
                 records[name] = recorded(os.path.dirname(info))
-        broken |= damaged(site, records)
+        broken |= {name: wrong[0] for name, wrong in wrong_files(site, records, noted).items()}
     return {
         "python": _python(path),
         "packages": {n: version for n, version in packages.items() if n not in broken},

@@ -170,6 +170,7 @@ def python_environment(release: Release) -> Steps:
         )
     yield _install_lock(python, venv, python.requirements, builder, needs.damaged)
     yield handed_over(release, build=False)
+    yield write("note_sizes", {"environment": venv})
     yield Run("rm", _marker(release), mend="")
     left = environment_needs(release)
     if left:
@@ -204,6 +205,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         yield _new_venv(python, path, ())
     yield Run("touch", marker, mend="")
     yield _install_lock(python, path, lock, (), now["damaged"] if not anew else {})
+    yield write("note_sizes", {"environment": path})
     yield Run("rm", marker, mend="")
 
 

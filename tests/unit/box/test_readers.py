@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import apt_key, environments, survey, user_nodes
-from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root
+from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
 
 
 def gpg(home: Path, *words: str) -> bytes:
@@ -161,6 +161,25 @@ def test_a_package_that_lost_a_file_or_a_part_of_one_is_damaged(tmp_path: Path) 
 
     assert found["damaged"] == {"gone": "gone/b.py", "edited": "edited.py"}
     assert found["packages"] == {"whole": "1", "one": "1", "two": "1"}
+
+
+def test_what_a_wheel_records_wrongly_is_as_it_was_installed(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    files = {"odd/a.py": "1", "odd/b.py": "1"}
+    distribution(site, "odd", files, "odd/,sha256=x,0\nodd/none.py,sha256=x,5\n")
+    (site / "odd" / "a.py").write_text("as the wheel has it")
+    assert environments.environment(str(tmp_path))["damaged"] == {"odd": "odd/a.py"}
+
+    assert started("note_sizes", {"environment": str(tmp_path)}).returncode == 0
+
+    found = environments.environment(str(tmp_path))
+    assert (found["damaged"], found["packages"]) == ({}, {"odd": "1"})
+    (site / "odd" / "a.py").write_text("by hand")
+    assert environments.environment(str(tmp_path))["damaged"] == {"odd": "odd/a.py"}
+    (site / "odd" / "a.py").write_text("1")
+    (site / "odd" / "none.py").write_text("12345")
+    assert started("note_sizes", {"environment": str(tmp_path)}).returncode == 0
+    assert not (tmp_path / "sizes.json").exists()
 
 
 def test_an_environment_whose_python_is_gone_has_none(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Part of programs: the files that installed Python packages have by their RECORDs."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+import os
+from collections import defaultdict
+
+NOTED = "sizes.json"  # in an environment
+
+
+def recorded(info: str) -> dict[str, int]:
+    """Size by path, relative to site-packages, of the files of one distribution.
+
+    From its RECORD (PyPA, "Recording installed projects"), without byte code: that is made anew,
+    also where a wheel has some (numpy 1.26). Some wheels list directories too.
+    """
+    try:
+        with open(os.path.join(info, "RECORD"), encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.reader(stream) if len(row) == 3 and row[2].isdigit()]
+    except (OSError, ValueError, csv.Error):
+        return {}
+    return {path: int(size) for path, _, size in rows if not path.endswith((".pyc", "/"))}
+
+
+def wrong_files(
+    site: str, records: dict[str, dict[str, int]], noted: dict[str, int]
+) -> dict[str, list[str]]:
+    """By distribution the files that are gone or have another size than was installed.
+
+    A file that two distributions have may be the one's or the other's. ``noted`` are sizes that
+    files had when they were installed, whatever their RECORD says.
+    """
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for record in (*records.values(), noted):
+        for path, size in record.items():
+            sizes[path].add(size)
+    found = {}
+    for name, record in records.items():
+        wrong = [path for path in record if size_of(os.path.join(site, path)) not in sizes[path]]
+        if wrong:
+            found[name] = wrong
+    return found
+
+
+def size_of(path: str) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def sites(environment: str) -> list[str]:
+    """Directories of packages."""
+    return glob.glob(os.path.join(glob.escape(environment), "lib", "python3.*", "site-packages"))
+
+
+def noted_sizes(environment: str) -> dict[str, int]:
+    """What ``note`` left; empty where every file is as its RECORD says."""
+    try:
+        with open(os.path.join(environment, NOTED), encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def note(environment: str) -> None:
+    """Note what differs from the RECORDs as it was installed: a wheel's own mistake.
+
+    pip and uv install a wheel whose RECORD is wrong; without a note it would be damaged for ever.
+    """
+    found: dict[str, int] = {}
+    for site in sites(environment):
+        infos = glob.glob(os.path.join(glob.escape(site), "*.dist-info"))
+        records = {info: recorded(info) for info in infos}
+        for paths in wrong_files(site, records, {}).values():
+            found |= {path: size_of(os.path.join(site, path)) for path in paths}
+    place = os.path.join(environment, NOTED)
+    if not found:
+        if os.path.lexists(place):
+            os.unlink(place)
+        return
+    aside = f"{place}.strixbox-new"
+    with open(aside, "w", encoding="utf-8") as stream:
+        json.dump(found, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, place)
