@@ -16,20 +16,12 @@ import urllib.request
 from typing import Any
 
 from strixbox.box._backups import beside, keep_foreign
+from strixbox.box._links import point
 from strixbox.box._telling import tell
 
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
 # wrong with the GPU or a node ends it with the first work, not with the first answer.
 SETTLED = 2.0
-
-
-def point(link: str, target: str) -> None:
-    """Have ``link`` name ``target``, atomically."""
-    aside = f"{link}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    os.symlink(target, aside)
-    os.replace(aside, link)
 
 
 def systemctl(*words: str) -> str | None:

@@ -12,17 +12,14 @@ import sys
 from typing import Any
 
 from strixbox.box._account import become
+from strixbox.box._links import point
 
 
 def link(path: str, target: str) -> None:
     """Have a link at ``path``."""
     if os.path.lexists(path) and not os.path.islink(path):
         raise SystemExit(f"{path} is a file of its own; move it away and run again")
-    aside = f"{path}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    os.symlink(target, aside)
-    os.replace(aside, path)
+    point(path, target)
 
 
 def main(order: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any
 
 from strixbox.box._account import become
+from strixbox.box._links import point
 
 CHUNK = 1 << 20
 
@@ -132,11 +133,7 @@ def lead(link: str, target: str, source: str) -> None:
     """Have a link; nothing but a link or the source itself is replaced by it."""
     if link != source and os.path.lexists(link) and not os.path.islink(link):
         raise SystemExit(f"{link} is a file of its own; move it away and run again")
-    aside = f"{link}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    os.symlink(target, aside)
-    os.replace(aside, link)
+    point(link, target)
     flush(os.path.dirname(link))
 
 
