@@ -135,12 +135,20 @@ class QueryTooLong(ValueError):
 @cache
 def source(program: str) -> str:
     """Text of ``strixbox/box/<program>.py``, with the parts that it imports in their place."""
-    return PART.sub(lambda found: _part(found.group(1)), _text(program))
+    return _whole(program, set())
 
 
-def _part(name: str) -> str:
-    # Python wants this line at the top of a file, where the program has it.
-    return _text(name).replace("from __future__ import annotations\n", "", 1)
+def _whole(name: str, had: set[str]) -> str:
+    """A text with its parts, and theirs, each where it is imported first."""
+
+    def part(found: re.Match[str]) -> str:
+        if found.group(1) in had:
+            return ""
+        had.add(found.group(1))
+        # Python wants this line at the top of a file, where the program has it.
+        return _whole(found.group(1), had).replace("from __future__ import annotations\n", "", 1)
+
+    return PART.sub(part, _text(name))
 
 
 def _text(name: str) -> str:

@@ -8,6 +8,8 @@ import json
 import os
 from collections import defaultdict
 
+from strixbox.box._backups import beside
+
 NOTED = "sizes.json"  # in an environment
 
 
@@ -59,7 +61,7 @@ def sites(environment: str) -> list[str]:
 
 
 def noted_sizes(environment: str) -> dict[str, int]:
-    """What ``note`` left; empty where every file is as its RECORD says."""
+    """What ``note_sizes`` left; empty where every file is as its RECORD says."""
     try:
         with open(os.path.join(environment, NOTED), encoding="utf-8") as stream:
             found = json.load(stream)
@@ -68,7 +70,7 @@ def noted_sizes(environment: str) -> dict[str, int]:
     return found if isinstance(found, dict) else {}
 
 
-def note(environment: str) -> None:
+def note_sizes(environment: str) -> None:
     """Note what differs from the RECORDs as it was installed: a wheel's own mistake.
 
     pip and uv install a wheel whose RECORD is wrong; without a note it would be damaged for ever.
@@ -84,9 +86,4 @@ def note(environment: str) -> None:
         if os.path.lexists(place):
             os.unlink(place)
         return
-    aside = f"{place}.strixbox-new"
-    with open(aside, "w", encoding="utf-8") as stream:
-        json.dump(found, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, place)
+    os.replace(beside(place, json.dumps(found, indent=1).encode(), 0o644), place)

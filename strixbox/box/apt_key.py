@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from strixbox.box._backups import beside
+
 PUBLIC_KEY = 6  # the kind of packet; subkeys have another
 BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 END = "-----END PGP PUBLIC KEY BLOCK-----"
@@ -159,13 +161,7 @@ def place(order: dict[str, Any]) -> None:
         raise SystemExit(f"{path} is a directory; move it away and run again")
     content = armour(dearmour(download(order["url"], order["fingerprint"])))
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    aside = f"{path}.strixbox-new"
-    with open(aside, "wb") as stream:
-        stream.write(content)
-        os.fchmod(stream.fileno(), 0o644)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, path)
+    os.replace(beside(path, content, 0o644), path)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from typing import Any
 
 from strixbox.box._backups import keep, note
 from strixbox.box._git import foreign, git, loose, plain
-from strixbox.box._moving import discard, move
+from strixbox.box._moving import discard
+from strixbox.box._retiring import put_by
 
 # git itself waits for ever on a line that has gone silent: under 1000 bytes a second for a minute
 # is the end (git-config: http.lowSpeedLimit, http.lowSpeedTime).
@@ -89,14 +90,6 @@ def restored(path: str, commit: str, backups: str) -> bool:
     return git(path, "checkout", "--quiet", "--force", "--detach", commit).returncode == 0
 
 
-def put_by(path: str, backups: str) -> None:
-    """Move what stands there into the backup directory: anybody's work may be in it."""
-    copy = os.path.join(backups, f"{time.strftime('%Y%m%dT%H%M%S')}{path.replace('/', '-')}")
-    note(backups, path, copy, None, why="no checkout of its commit")
-    move(path, copy)
-    print(f"what stood at {path} is kept as {copy}", flush=True)
-
-
 def main(order: dict[str, Any]) -> None:
     """``{"path", "url", "commit", "backups"}``."""
     path, url, commit = order["path"], order["url"], order["commit"]
@@ -113,7 +106,9 @@ def main(order: dict[str, Any]) -> None:
     need(aside, "fetch", "--quiet", "--depth", "1", url, commit, mend=reach)
     need(aside, "checkout", "--quiet", "--detach", commit, mend="free disk room and run again")
     if os.path.lexists(path):
-        put_by(path, backups)
+        # Anybody's work may be in it.
+        copy = put_by(path, backups, "no checkout of its commit")
+        print(f"what stood at {path} is kept as {copy}", flush=True)
     os.rename(aside, path)
 
 

@@ -6,12 +6,12 @@ import json
 import sys
 from typing import Any
 
-from strixbox.box._records import note
+from strixbox.box._records import note_sizes
 
 
 def main(order: dict[str, Any]) -> None:
     """``{"environment": path}``, right after something was installed into it."""
-    note(order["environment"])
+    note_sizes(order["environment"])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 import venv
 from typing import Any
 
-from strixbox.box._records import note
+from strixbox.box._records import note_sizes
 
 # Debian and Ubuntu keep the wheels in a package of their own; Python keeps them in its library.
 WHEELS = ("/usr/share/python-wheels", f"{os.path.dirname(os.__file__)}/ensurepip/_bundled")
@@ -64,7 +64,7 @@ def main(order: dict[str, Any]) -> None:
     try:
         venv.create(aside, symlinks=True)
         install(aside, order)
-        note(aside)
+        note_sizes(aside)
         if os.path.lexists(path):
             shutil.rmtree(path)
         os.rename(aside, path)

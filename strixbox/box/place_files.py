@@ -14,11 +14,10 @@ import json
 import os
 import pwd
 import sys
-import time
 from typing import Any
 
-from strixbox.box._backups import beside, keep_foreign, note
-from strixbox.box._moving import move
+from strixbox.box._backups import beside, keep_foreign
+from strixbox.box._retiring import put_by
 
 
 def place_directory(wanted: dict[str, Any], backups: str) -> None:
@@ -27,7 +26,7 @@ def place_directory(wanted: dict[str, Any], backups: str) -> None:
     if os.path.islink(path) and not os.path.isdir(path):
         raise SystemExit(f"{path} leads to no directory; mount its disk, or remove the link")
     if os.path.lexists(path) and not os.path.isdir(path):
-        put_by(path, backups, "in the place of a directory")
+        clear(path, backups, "in the place of a directory")
     os.makedirs(path, mode=0o755, exist_ok=True)
     _own(path, wanted)
 
@@ -38,7 +37,7 @@ def place_file(wanted: dict[str, Any], backups: str) -> None:
     content = base64.b64decode(wanted["content"])
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.islink(path):
         # Not read: that might never end where it is a pipe or a device.
-        put_by(path, backups, "in the place of a file")
+        clear(path, backups, "in the place of a file")
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     keep_foreign(path, content, backups)
     aside = beside(path, content)
@@ -47,11 +46,9 @@ def place_file(wanted: dict[str, Any], backups: str) -> None:
     _flush_directory(os.path.dirname(path))
 
 
-def put_by(path: str, backups: str, why: str) -> None:
-    """Move what is in the way into the backup directory."""
-    copy = os.path.join(backups, f"{time.strftime('%Y%m%dT%H%M%S')}{path.replace('/', '-')}")
-    note(backups, path, copy, None, why=why)
-    move(path, copy)
+def clear(path: str, backups: str, why: str) -> None:
+    """Move what is in the way into the backup directory, and say so."""
+    copy = put_by(path, backups, why)
     print(f"what stood at {path} is kept as {copy}", flush=True)
 
 

@@ -6,11 +6,9 @@ import hashlib
 import json
 import os
 import sys
-import time
 from typing import Any
 
-from strixbox.box._backups import note
-from strixbox.box._moving import move
+from strixbox.box._retiring import put_by
 
 
 def sha256(path: str) -> str | None:
@@ -23,14 +21,9 @@ def sha256(path: str) -> str | None:
 
 def main(order: dict[str, Any]) -> None:
     """``{"paths", "backups", "why"}``; what is gone already is passed over."""
-    backups = order["backups"]
-    stamp = time.strftime("%Y%m%dT%H%M%S")
     for path in order["paths"]:
-        if not os.path.lexists(path):
-            continue
-        copy = os.path.join(backups, f"{stamp}{path.replace('/', '-')}")
-        note(backups, path, copy, sha256(path), why=order["why"])
-        move(path, copy)
+        if os.path.lexists(path):
+            put_by(path, order["backups"], order["why"], sha256(path))
 
 
 if __name__ == "__main__":
