@@ -27,6 +27,10 @@ OURS = re.compile(
     r"|(repositoryformatversion|bare|logallrefupdates|symlinks|ignorecase|precomposeunicode"
     r"|objectformat|refstorage) = \w+"
 )
+NEW = (
+    "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"
+    "\tlogallrefupdates = true\n"
+)
 
 
 def git(path: str, *words: str, settings: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -41,12 +45,6 @@ def git(path: str, *words: str, settings: tuple[str, ...] = ()) -> subprocess.Co
         errors="surrogateescape",
         check=False,
     )
-
-
-NEW = (
-    "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"
-    "\tlogallrefupdates = true\n"
-)
 
 
 def plain(config: str) -> str:

@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any
 
 from strixbox.box._account import acting_as
+from strixbox.box._disk import disk
 
 OVERRIDE = re.compile(r"^[^#\n]*\bHSA_OVERRIDE_GFX_VERSION\s*=.*$", re.MULTILINE)
 BLOCK = re.compile(r"# >>> strixbox >>>.*?# <<< strixbox <<<", re.DOTALL)
@@ -159,15 +160,6 @@ def closed(directories: list[str], user: str) -> list[str]:
             elif not os.access(there, os.W_OK | os.X_OK, effective_ids=True):
                 found[f"{there} takes nothing from {user}"] = None
     return list(found)
-
-
-def disk(path: str) -> dict[str, int]:
-    """Device and free bytes of the disk that ``path`` is or will be on; links are followed."""
-    path = os.path.realpath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    state = os.statvfs(path)
-    return {"device": os.stat(path).st_dev, "free": state.f_bavail * state.f_frsize}
 
 
 def mes_firmware() -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from strixbox.box._account import become
+from strixbox.box._disk import disk
 
 
 def load(path: str) -> dict[str, Any]:
@@ -73,14 +74,6 @@ def look(path: str, records: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def room(folder: str) -> dict[str, int]:
-    """Device and free bytes of the disk that a directory is or will be on."""
-    while not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    disk = os.statvfs(folder)
-    return {"device": os.stat(folder).st_dev, "free": disk.f_bavail * disk.f_frsize}
-
-
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"paths", "records", "user"}``; user None: root's own files.
 
@@ -95,7 +88,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     return {
         "files": files,
         "urls": urls if isinstance(urls, dict) else {},
-        "rooms": {folder: room(folder) for folder in {*map(os.path.dirname, [*files, *former])}},
+        "rooms": {folder: disk(folder) for folder in {*map(os.path.dirname, [*files, *former])}},
     }
 
 

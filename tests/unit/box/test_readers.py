@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from strixbox.box import apt_key, environments, survey, user_nodes
+from strixbox.box import _disk, apt_key, environments, survey, user_nodes
 from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
 
 
@@ -296,8 +296,7 @@ def test_the_clock_is_asked_without_starting_a_service(monkeypatch: pytest.Monke
 def test_a_disk_is_that_of_the_links_target(tmp_path: Path) -> None:
     (tmp_path / "opt").symlink_to("/proc")
     assert (
-        survey.disk(str(tmp_path / "opt" / "none" / "deep"))["device"]
-        == Path("/proc").stat().st_dev
+        _disk.disk(str(tmp_path / "opt" / "none" / "deep"))["device"] == Path("/proc").stat().st_dev
     )
 
 
