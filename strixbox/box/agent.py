@@ -4,12 +4,16 @@ One process for as long as the ssh channel lives that it was started in: a contr
 killed leaves no stale lock behind. What that controller had started may work on, though: every
 command that writes holds a second lock, shared with its children, and a new run waits for it.
 
-A question is a program of this directory. It is run in a fork, so that the accounts it works as,
-its memory and its crash are its own; the modules that most of them need are there already. A
-question costs a round trip and a fork, instead of a channel, sudo and the start of a Python.
+A question is a program of this directory. They are answered one after the other by a worker, a
+process with neither the lock nor the log, in which each program finds what those before it have
+imported. One that fails, crashes, or does not leave the worker as it found it, takes the worker
+with it, and the next question has another. So a question costs a few lines of Python instead of a
+channel, sudo and the start of an interpreter.
 
 What the run changes is logged here and not by the controller's own commands, so that a run that is
 cut is logged as well.
+
+Of the standard library this imports what starts fast: dataclasses alone takes as long as Python.
 """
 
 from __future__ import annotations
@@ -17,21 +21,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
-import importlib
+import io
 import json
 import os
 import select
-import selectors
 import signal
 import sys
 import time
-import traceback
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-NEEDED = ("grp", "hashlib", "pwd", "shutil", "subprocess", "tempfile", "urllib.request")
+# Before each line of a worker's: whether it answers the next question too.
+MORE, LAST = b"+", b"-"
 
 
 def say(**answer: Any) -> None:
@@ -39,63 +41,117 @@ def say(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
-@dataclass
-class Question:
-    """A question under way: its number, its process, and the files of its output."""
+class Worker:
+    """A process that answers questions, one at a time."""
 
-    number: int
-    pid: int
-    ended: int  # readable when the process has ended
-    outputs: tuple[int, int]  # standard output and error
+    def __init__(self) -> None:
+        orders, self.orders = os.pipe()
+        self.answers, answers = os.pipe()
+        self.known: set[str] = set()  # programs whose text it has
+        self.number: int | None = None  # of the question under way
+        self.rest = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            serve(orders, answers)
+        for descriptor in (orders, answers):
+            os.close(descriptor)
+        with suppress(OSError):  # also here, so that it is one whenever the channel ends
+            os.setpgid(self.pid, self.pid)
+
+    def ask(self, question: dict[str, Any], source: str) -> None:
+        """Have it answer; nothing else is under way."""
+        self.number = question["id"]
+        name = question["program"]
+        text = {} if name in self.known else {"source": source}
+        self.known.add(name)
+        with suppress(BrokenPipeError):  # it died; ``answered`` tells
+            write(self.orders, json.dumps(question | text).encode() + b"\n")
+
+    def answered(self) -> bool:
+        """Hand on what it says; False where it has ended."""
+        data = os.read(self.answers, 1 << 20)
+        self.rest += data
+        if not self.rest.endswith(b"\n"):
+            return bool(data)
+        last, line = self.rest[:1] == LAST, self.rest[1:]
+        write(1, line)
+        self.rest = b""
+        self.number = None
+        return not last
+
+    def end(self) -> None:
+        """It has ended: tell so of the question that it leaves, if any."""
+        for descriptor in (self.orders, self.answers):
+            os.close(descriptor)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if self.number is not None:
+            say(id=self.number, code=code or 1, out="", err="")
 
 
-def ask(number: int, program: CodeType, query: str) -> Question:
-    """Have a child answer."""
-    outputs = (os.memfd_create("answer"), os.memfd_create("error"))
-    pid = os.fork()
-    if pid == 0:
-        answer(program, query, outputs)
-    with suppress(OSError):  # also here, so that it is one whenever the channel ends
-        os.setpgid(pid, pid)
-    return Question(number, pid, os.pidfd_open(pid), outputs)
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of it."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
-def answer(program: CodeType, query: str, outputs: tuple[int, int]) -> NoReturn:
-    """Run a program as ``python3 -c program query`` would."""
-    code = 1
-    try:
+def serve(orders: int, answers: int) -> NoReturn:
+    """The worker: answer until the agent is gone, or until a question was the last."""
+    with suppress(BaseException):
         os.setpgid(0, 0)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(outputs[0], 1)
-        os.dup2(outputs[1], 2)
-        # Above all the lock, which a child that hangs would keep. The agent opens no more files.
-        os.closerange(3, 256)
-        sys.argv = ["-c", query]
-        main = sys.modules["__main__"] = ModuleType("__main__")
-        exec(program, main.__dict__)  # noqa: S102 - the controller's own
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        # Above all the lock, which a question that hangs would keep.
+        low, high = sorted((orders, answers))
+        os.closerange(3, low)
+        os.closerange(low + 1, high)
+        os.closerange(high + 1, 256)
+        programs: dict[str, CodeType] = {}
+        before = state()
+        with open(orders, encoding="utf-8") as stream:
+            for line in stream:
+                question = json.loads(line)
+                name = question["program"]
+                if "source" in question:
+                    programs[name] = compile(question["source"], name, "exec", dont_inherit=True)
+                told = answer(programs[name], question["query"])
+                last = told["code"] != 0 or state() != before
+                text = json.dumps({"id": question["id"]} | told).encode()
+                write(answers, (LAST if last else MORE) + text + b"\n")
+                if last:
+                    break
+    os._exit(0)
 
 
-def tell(question: Question) -> None:
-    """The answer of a child that has ended."""
-    _, status = os.waitpid(question.pid, 0)
-    os.close(question.ended)
-    texts = []
-    for output in question.outputs:
-        texts.append(os.pread(output, os.fstat(output).st_size, 0).decode(errors="replace"))
-        os.close(output)
-    code = os.waitstatus_to_exitcode(status)
-    say(id=question.number, code=code, out=texts[0], err=texts[1])
+def state() -> tuple[Any, ...]:
+    """What a question must leave as it was: accounts, umask, current directory."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return os.getresuid(), os.getresgid(), os.getgroups(), umask, os.getcwd()
+
+
+def answer(program: CodeType, query: str) -> dict[str, Any]:
+    """Run a program as ``python3 -c program query`` would."""
+    outputs = (io.StringIO(), io.StringIO())
+    code: object = 0
+    sys.argv = ["-c", query]
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    with redirect_stdout(outputs[0]), redirect_stderr(outputs[1]):
+        try:
+            exec(program, main.__dict__)  # noqa: S102 - the controller's own
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):
+                print(code, file=sys.stderr)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+    out, err = (output.getvalue() for output in outputs)
+    return {
+        "code": code if isinstance(code, int) else int(code is not None),
+        "out": out,
+        "err": err,
+    }
 
 
 def taken(descriptor: int) -> bool:
@@ -154,18 +210,18 @@ def hold(order: dict[str, Any]) -> None:
     say(held=True)  # `run` stays open, and with it locked
 
 
-@dataclass
 class Log:
     """An append-only file of JSON lines, each of which can be read alone.
 
     A log that cannot be written stops no run: the controller is told so, once.
     """
 
-    path: str
-    about: dict[str, Any]  # what every line tells of the run
-    begun: dict[str, str] = field(default_factory=dict)  # what the run is about to change
-    changed: bool = False
-    told: bool = False
+    def __init__(self, path: str, about: dict[str, Any]) -> None:
+        self.path = path
+        self.about = about  # what every line tells of the run
+        self.begun: dict[str, str] = {}  # what the run is about to change
+        self.changed = False
+        self.told = False
 
     def heed(self, line: dict[str, Any]) -> None:
         """What the controller tells.
@@ -230,37 +286,44 @@ class Agent:
     """
 
     def __init__(self) -> None:
-        self.poll = selectors.DefaultSelector()
-        self.programs: dict[str, CodeType] = {}
-        self.questions: dict[int, Question] = {}  # by process
+        self.sources: dict[str, str] = {}
+        self.waiting: list[dict[str, Any]] = []  # questions
+        self.worker: Worker | None = None
         self.log: Log | None = None
 
     def run(self) -> None:
         """Serve until the channel ends; what is under way then ends with it."""
-        self.poll.register(0, selectors.EVENT_READ)
         rest = b""
         while True:
-            for key, _ in self.poll.select():
-                if key.data is not None:
-                    self.poll.unregister(key.fd)
-                    del self.questions[key.data.pid]
-                    tell(key.data)
-                elif data := os.read(0, 1 << 17):
-                    *lines, rest = (rest + data).split(b"\n")
-                    for line in lines:
-                        self.heed(json.loads(line))
-                else:
+            answers = [self.worker.answers] if self.worker else []
+            ready, _, _ = select.select([0, *answers], [], [])
+            if 0 in ready:
+                data = os.read(0, 1 << 17)
+                if not data:
                     return
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self.heed(json.loads(line))
+            if self.worker and self.worker.answers in ready and not self.worker.answered():
+                self.worker.end()
+                self.worker = None
+            self.ask()
+
+    def ask(self) -> None:
+        """Have the next question answered, where none is under way."""
+        if not self.waiting:
+            return
+        self.worker = self.worker or Worker()
+        if self.worker.number is None:
+            question = self.waiting.pop(0)
+            self.worker.ask(question, self.sources[question["program"]])
 
     def heed(self, line: dict[str, Any]) -> None:
         """Do what one line says."""
         if "query" in line:
-            name = line["program"]
             if "source" in line:
-                self.programs[name] = compile(line["source"], name, "exec", dont_inherit=True)
-            question = ask(line["id"], self.programs[name], line["query"])
-            self.questions[question.pid] = question
-            self.poll.register(question.ended, selectors.EVENT_READ, question)
+                self.sources[line["program"]] = line.pop("source")
+            self.waiting.append(line)
         elif "lock" in line:
             hold(line["lock"])
         elif "log" in line:
@@ -270,9 +333,9 @@ class Agent:
 
     def end(self) -> None:
         """The channel ended."""
-        for pid in self.questions:
+        if self.worker:
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(self.worker.pid, signal.SIGKILL)
         if self.log:
             self.log.cut()
 
@@ -280,8 +343,6 @@ class Agent:
 def main() -> int:
     """Serve one channel."""
     say(agent=1)
-    for name in NEEDED:  # while the controller is at its first question
-        importlib.import_module(name)
     agent = Agent()
     try:
         agent.run()

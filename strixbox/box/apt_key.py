@@ -12,8 +12,6 @@ import json
 import os
 import stat
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,6 +120,8 @@ def download(url: str, wanted: str) -> bytes:
     Raises:
         SystemExit: with what is wrong and the mend, where it is another or none.
     """
+    import urllib.request  # here, as it takes longer than all else and most runs need none
+
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - http(s) by schema
             content: bytes = answer.read(LIMIT)
@@ -168,8 +168,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         query = json.loads(sys.argv[1])
         if "path" in query:
-            json.dump(read(query["path"]) or "", sys.stdout)
+            print(json.dumps(read(query["path"]) or ""))
         else:
-            json.dump(offered(query["url"], query["fingerprint"]), sys.stdout)
+            print(json.dumps(offered(query["url"], query["fingerprint"])))
     else:
         place(json.load(sys.stdin))

@@ -302,6 +302,6 @@ def main(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        json.dump(find(json.loads(sys.argv[1])), sys.stdout)
+        print(json.dumps(find(json.loads(sys.argv[1]))))
     else:
         main(json.load(sys.stdin))

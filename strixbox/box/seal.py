@@ -18,4 +18,4 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(main(json.loads(sys.argv[1])), sys.stdout)
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -9,7 +9,7 @@ import stat
 import sys
 from typing import Any
 
-from strixbox.box._account import become
+from strixbox.box._account import acting_as
 
 
 def main(query: dict[str, Any]) -> dict[str, str]:
@@ -17,17 +17,25 @@ def main(query: dict[str, Any]) -> dict[str, str]:
 
     Names that ComfyUI itself skips (hidden ones and ``.disabled``) are left out.
     """
+    try:
+        with acting_as(query["user"]):
+            return requirements(query["directory"])
+    except KeyError:  # no such account: preflight tells of that
+        return {}
+
+
+def requirements(directory: str) -> dict[str, str]:
+    """Those of the nodes in a directory; empty where there is none."""
     found: dict[str, str] = {}
     try:
-        become(query["user"])
-        nodes = sorted(os.listdir(query["directory"]))
-    except (OSError, KeyError):  # no directory, or no such account: preflight tells of that
+        nodes = sorted(os.listdir(directory))
+    except OSError:
         return found
     for node in nodes:
         if node.startswith((".", "__")) or node.endswith(".disabled"):
             continue
         try:
-            path = os.path.join(query["directory"], node, "requirements.txt")
+            path = os.path.join(directory, node, "requirements.txt")
             # Not blocking: a pipe that stands there would never be answered.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             with open(descriptor, "rb") as stream:
@@ -40,4 +48,4 @@ def main(query: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    json.dump(main(json.loads(sys.argv[1])), sys.stdout)
+    print(json.dumps(main(json.loads(sys.argv[1]))))

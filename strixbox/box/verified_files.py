@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from strixbox.box._account import become
+from strixbox.box._account import acting_as
 from strixbox.box._disk import disk
 
 
@@ -80,17 +80,14 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     Also the hashes that were recorded at first use, by URL, and the ``rooms`` of the directories.
     """
     records = load(query["records"])
-    if query["user"]:
-        become(query["user"])
     urls, known = records.get("urls", {}), records.get("files", {})
-    files = {path: state(path, known) for path in query["paths"]}
-    former = [found["target"] for found in files.values() if "former" in found]
-    return {
-        "files": files,
-        "urls": urls if isinstance(urls, dict) else {},
-        "rooms": {folder: disk(folder) for folder in {*map(os.path.dirname, [*files, *former])}},
-    }
+    with acting_as(query["user"]):
+        files = {path: state(path, known) for path in query["paths"]}
+        former = [found["target"] for found in files.values() if "former" in found]
+        folders = {*map(os.path.dirname, [*files, *former])}
+        rooms = {folder: disk(folder) for folder in folders}
+    return {"files": files, "urls": urls if isinstance(urls, dict) else {}, "rooms": rooms}
 
 
 if __name__ == "__main__":
-    json.dump(main(json.loads(sys.argv[1])), sys.stdout)
+    print(json.dumps(main(json.loads(sys.argv[1]))))

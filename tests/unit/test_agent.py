@@ -79,7 +79,7 @@ def test_a_program_is_sent_once_and_answers_every_question(agent: Agent) -> None
 
 def test_without_an_answer_none_is_made_up(agent: Agent) -> None:
     assert agent.ask(read("file_states", {"no": "paths"})) is None
-    assert agent.ask(read("file_text", {"path": "/none"})) == '""'
+    assert agent.ask(read("file_text", {"path": "/none"})) == '""\n'
     agent.channel.process.kill()  # type: ignore[attr-defined]
     agent.channel.process.wait()  # type: ignore[attr-defined]
     assert agent.ask(read("file_text", {"path": "/none"})) is None
@@ -89,7 +89,7 @@ def test_without_an_answer_none_is_made_up(agent: Agent) -> None:
 def test_what_it_says_besides_answers_is_heard_at_the_end(agent: Agent) -> None:
     agent.tell(log="/proc/none/changes.jsonl", about={})
     agent.tell(done={"operation": "x"})
-    assert agent.ask(read("file_text", {"path": "/none"})) == '""'
+    assert agent.ask(read("file_text", {"path": "/none"})) == '""\n'
     agent.tell(end="changed")
     assert [word for word in agent.last_words() if "unlogged" in word]
 

@@ -184,10 +184,14 @@ def test_an_account_that_a_question_works_as_is_its_own(
         assert hear(answering)["code"] == 0
 
 
-def test_questions_are_answered_as_they_are_done(answering: subprocess.Popen[str]) -> None:
-    ask(answering, 1, sleep=1)
-    ask(answering, 2)
-    assert [hear(answering)["id"] for _ in range(2)] == [2, 1]
+def test_questions_are_answered_in_turn(answering: subprocess.Popen[str]) -> None:
+    ask(answering, 1, sleep=0.5)
+    ask(answering, 2, crash=True)
+    ask(answering, 3, **{"exit": 3})
+    ask(answering, 4, word="last")
+    told = [hear(answering) for _ in range(4)]
+    assert [line["id"] for line in told] == [1, 2, 3, 4]
+    assert [line["code"] for line in told] == [0, -signal.SIGSEGV, 3, 0]
 
 
 def test_a_question_under_way_neither_outlives_the_channel_nor_keeps_the_lock(
