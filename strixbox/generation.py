@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from strixbox import launch
 from strixbox.config import Config
@@ -32,7 +33,7 @@ class Generation:
         """The generation that the settings call for."""
         return cls(release, companions(cfg), launch.url(cfg), cfg.stack)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The release, and a digest of the files."""
         digest = digest_of([[file.path, file.mode, file.sha256] for file in self.files])

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from strixbox.digests import digest_of
+
 TOOLS = "boxtools"  # the lock of the strixbox command's own environment
 FOLDER = Path(__file__).parent.parent / "files" / "opt" / "strixbox" / "locks"
 
@@ -22,6 +24,12 @@ def lock_text(lock: str) -> str:
         FileNotFoundError: where there is no such lock.
     """
     return (FOLDER / f"{lock}.txt").read_text(encoding="utf-8")
+
+
+@cache
+def lock_digest(lock: str) -> str:
+    """Digest of its text."""
+    return digest_of(lock_text(lock))
 
 
 def known_locks() -> list[str]:

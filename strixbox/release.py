@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from packaging.utils import canonicalize_name
@@ -11,7 +12,7 @@ from packaging.utils import canonicalize_name
 from strixbox.config import Comfyui, Python, Wheel
 from strixbox.digests import digest_of
 from strixbox.layout import RELEASES
-from strixbox.locks import lock_text, pins
+from strixbox.locks import lock_digest, lock_text, pins
 from strixbox.operations.git import Checkout
 
 # Grows when a release is built in another way from the same pins, so that boxes get a new one.
@@ -26,7 +27,7 @@ class Release:
     comfyui: Comfyui
     user_nodes: Mapping[str, str]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Digest of every pin that goes into the release."""
         return digest_of(self.pins())
@@ -57,7 +58,7 @@ class Release:
             "recipe": RECIPE,
             "python": self.python.version,
             "wheels": [wheel.model_dump() for wheel in self.python.wheels],
-            "lock": digest_of(lock_text(self.python.requirements)),
+            "lock": lock_digest(self.python.requirements),
             "comfyui": {"url": self.comfyui.url, "commit": self.comfyui.commit},
             "nodes": [node.model_dump() for node in self.comfyui.nodes],
             "user_nodes": dict(sorted(self.user_nodes.items())),

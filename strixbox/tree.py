@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,7 +22,7 @@ class BoxFile:
     owner: str = "root"
     group: str = "root"
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hex digest of the content."""
         return hashlib.sha256(self.content).hexdigest()
@@ -70,11 +70,13 @@ def rendered(
     return BoxFile(path, render(image or path, **values).encode(), mode)
 
 
+@cache
 def shipped(path: str, *, mode: str = "644", image: str | None = None) -> BoxFile:
     """The file ``path`` as it stands under ``files/``, there at ``image`` where that is given."""
     return BoxFile(path, (ROOT / "files" / (image or path).lstrip("/")).read_bytes(), mode)
 
 
+@cache
 def shipped_tree(path: str, *, image: str | None = None) -> tuple[BoxFile, ...]:
     """Every file below ``path`` as it stands under ``files/``, byte code left out."""
     root = ROOT / "files" / (image or path).lstrip("/")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import ChainMap
 from types import SimpleNamespace
 from typing import Any
 
 import pyinfra
 import pytest
 from pyinfra.api import arguments, util
+from pyinfra.api.host import HostData
 from pyinfra.api.operation import _wrap_operation
 
 from strixbox import upstream
@@ -33,7 +35,23 @@ def test_operations_have_the_order_that_pyinfra_gives_them(
     assert len(ours) > 1 or deploy == "another.py"
 
 
-def test_pyinfra_uses_them() -> None:
+def test_a_hosts_values_are_found_as_pyinfra_finds_them() -> None:
+    places = (ChainMap({"_sudo": True}), lambda: {"list": [1]}, {"_sudo": False, "none": None})
+    data = HostData("halo1", *places)  # type: ignore[arg-type]
+    theirs = HostData.__dict__["__getattr__"]
+    for key in ("_sudo", "list", "none"):
+        assert upstream.host_value(data, key) == theirs(data, key)
+    assert upstream.host_value(data, "list") is not upstream.host_value(data, "list")
+    told = []
+    for of in (theirs, upstream.host_value):
+        with pytest.raises(AttributeError) as error:
+            of(data, "absent")
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
+def test_pyinfra_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostData, "__getattr__", HostData.__dict__["__getattr__"])
     before = [*arguments.all_global_arguments()]
     upstream.improve()
     names = _wrap_operation.__globals__
