@@ -108,6 +108,16 @@ class Service(BoxFact[dict[str, Any]]):
         return read("service", query)
 
 
+class Units(BoxFact[dict[str, dict[str, bool]]]):
+    """For each unit: whether it is ``enabled``, and ``stale``: not read as it is written."""
+
+    table = "units"
+
+    def command(self, units: tuple[str, ...]) -> Question:
+        """Ask systemd about ``units``."""
+        return read("units", {"units": list(units)})
+
+
 class Seal(BoxFact[dict[str, Any]]):
     """release.json of a release; empty where it was not proved."""
 
@@ -187,6 +197,16 @@ class RocmRemains(BoxFact[dict[str, Any]]):
     def command(self) -> Question:
         """Ask dpkg, apt's files and the file system."""
         return read("rocm_remains", {})
+
+
+class PathOwners(BoxFact[dict[str, list[str]]]):
+    """For each path the packages that own it."""
+
+    table = "paths"
+
+    def command(self, paths: tuple[str, ...]) -> Question:
+        """Ask dpkg about ``paths``, which takes it a while."""
+        return read("path_owners", {"paths": list(paths)})
 
 
 class Removal(BoxFact[dict[str, Any]]):

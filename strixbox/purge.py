@@ -45,6 +45,8 @@ class PurgePlan:
 def plan(remains: dict[str, Any], wanted: Rocm) -> PurgePlan:
     """What has to go for ``wanted`` to stand alone; empty on a box that is already there.
 
+    + remains: the fact RocmRemains, and by path the ``owners`` of what is ``contested``
+
     ``mixed`` are files that hold lines of AMD's and of others: they are the owner's to edit.
     """
     packages = _old_packages(remains["packages"], wanted.version)
@@ -70,6 +72,13 @@ def plan(remains: dict[str, Any], wanted: Rocm) -> PurgePlan:
         _leftovers(remains, wanted.version, frozenset(packages)),
         tuple(sorted(mixed)),
     )
+
+
+def contested(remains: dict[str, Any], wanted: Rocm) -> tuple[str, ...]:
+    """Paths whose owners the plan has to know; empty on a box that is already there."""
+    paths = tuple(entry["path"] for entry in (*remains["loader"], *remains["trees"]))
+    todo = plan(remains | {"owners": {}}, wanted)
+    return paths if todo.packages or todo.leftovers else ()
 
 
 def _old_packages(packages: list[dict[str, Any]], wanted: str | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from strixbox.box._backups import MARK, entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours, unescape
 from strixbox.box._regular import regular
+from strixbox.box._units import shown
 
 
 def _read(path: str) -> bytes:
@@ -89,12 +90,8 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     unit files, by their paths: of somebody else they are no part of the answer.
     """
     mine = [path for path in query["units"] if not is_foreign(path)]
-    units = []
-    for unit in map(os.path.basename, mine):
-        command = ["systemctl", "show", "--value", "--property=LoadState", unit]
-        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        if told == "loaded":
-            units.append(unit)
+    known = shown([os.path.basename(path) for path in mine], "LoadState") if mine else {}
+    units = [name for name, unit in known.items() if unit.get("LoadState") == "loaded"]
     held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
     mount = os.path.realpath(query["mount"])
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:

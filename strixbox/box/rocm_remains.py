@@ -90,18 +90,8 @@ def loader(pattern: str) -> list[dict[str, Any]]:
     return found
 
 
-def owners(answer: str, native: str) -> dict[str, list[str]]:
-    """Packages by path, from ``dpkg-query --search``."""
-    found: dict[str, list[str]] = {}
-    for line in answer.splitlines():
-        names, _, path = line.rpartition(": ")
-        if names and not names.startswith("diversion "):
-            found[path] = [name.removesuffix(f":{native}") for name in names.split(", ")]
-    return found
-
-
 def output(*words: str) -> str:
-    """What a program of dpkg's says; it ends with 1 where it knows only some of the names."""
+    """What a program of dpkg's says."""
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout
 
 
@@ -109,9 +99,6 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     """No settings: everything that may be AMD's is told, and decided elsewhere."""
     known = output("dpkg-query", "--show", f"--showformat={FORM}")
     native = architecture(known)
-    opt = trees("/opt/rocm*")
-    entries = loader("/etc/ld.so.conf.d/*rocm*")
-    paths = [entry["path"] for entry in (*entries, *opt)]
     return {
         "packages": packages(known, native),
         "sources": _texts(
@@ -120,9 +107,8 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
             "/etc/apt/sources.list.d/*.sources",
         ),
         "preferences": _texts("/etc/apt/preferences", "/etc/apt/preferences.d/*"),
-        "loader": entries,
-        "trees": opt,
-        "owners": owners(output("dpkg-query", "--search", *paths), native) if paths else {},
+        "loader": loader("/etc/ld.so.conf.d/*rocm*"),
+        "trees": trees("/opt/rocm*"),
     }
 
 

@@ -7,11 +7,12 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
 from typing import Any
 from urllib.parse import urlsplit
+
+from strixbox.box._units import shown
 
 PROPERTIES = (
     *("LoadState", "UnitFileState", "ActiveState", "MainPID", "NeedDaemonReload"),
@@ -22,9 +23,7 @@ COMMAND = re.compile(rb"^\s*ExecStart\s*=", re.MULTILINE)
 
 def unit(service: str) -> dict[str, str]:
     """systemd's view of the unit."""
-    command = ["systemctl", "show", "--property", ",".join(PROPERTIES), service]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
+    return shown((service,), *PROPERTIES)[service]
 
 
 def other_commands(drop_ins: str) -> list[str]:

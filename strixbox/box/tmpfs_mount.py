@@ -7,11 +7,11 @@ import os
 import pwd
 import re
 import stat
-import subprocess
 import sys
 from typing import Any
 
 from strixbox.box._fstab import ours, unescape
+from strixbox.box._units import shown
 
 
 def fstab_lines(text: str, path: str) -> list[str]:
@@ -45,9 +45,8 @@ def mounted(mountinfo: str, path: str) -> dict[str, Any] | None:
 def stale(path: str) -> bool:
     """Whether systemd has not read the fstab entry of ``path`` as it stands now."""
     # systemctl knows the unit of a path (systemctl(1), "Parameter Syntax").
-    command = ["systemctl", "show", "--property", "NeedDaemonReload,LoadState", path]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return "NeedDaemonReload=yes" in shown or "LoadState=loaded" not in shown
+    unit = shown((path,), "NeedDaemonReload", "LoadState")[path]
+    return unit.get("NeedDaemonReload") == "yes" or unit.get("LoadState") != "loaded"
 
 
 def place(path: str) -> dict[str, Any]:

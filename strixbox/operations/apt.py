@@ -19,6 +19,7 @@ from strixbox.facts import (
     FileStates,
     Installed,
     OfferedKey,
+    PathOwners,
     Rehearsal,
     Removal,
     RocmRemains,
@@ -28,7 +29,7 @@ from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing, show_diff
 from strixbox.programs import Run, write
-from strixbox.purge import PurgePlan, plan
+from strixbox.purge import PurgePlan, contested, plan
 from strixbox.rocm_versions import releases
 from strixbox.tree import BoxFile, rendered
 
@@ -89,7 +90,7 @@ def purge_rocm(wanted: Rocm) -> Steps:
     and under the right key. Where either fails, the box is left as it was: key, source and index
     of the rehearsal lie in a temporary directory.
     """
-    todo = plan(ask(RocmRemains), wanted)
+    todo = plan(ask_remains(wanted), wanted)
     if not todo:
         host.noop(f"no ROCm but {wanted.version or 'none'} on the box")
         return
@@ -112,7 +113,7 @@ def purge_rocm(wanted: Rocm) -> Steps:
             failed="Old ROCm packages could not be purged",
         )
     # Some leftovers are only to be seen once the packages are gone.
-    files = plan(ask(RocmRemains), wanted).files
+    files = plan(ask_remains(wanted), wanted).files
     for path in files:
         say(f"{path}: to {BACKUPS}")
     if files:
@@ -120,6 +121,12 @@ def purge_rocm(wanted: Rocm) -> Steps:
             "retire", {"paths": list(files), "backups": BACKUPS, "why": "left by an older ROCm"}
         )
         yield Run("ldconfig", mend="")
+
+
+def ask_remains(wanted: Rocm) -> dict[str, Any]:
+    """What there is of AMD's, with the owners that decide whether it is to go."""
+    told = ask(RocmRemains)
+    return told | {"owners": ask(PathOwners, paths=contested(told, wanted))}
 
 
 def check_removal(packages: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from pyinfra.context import host
 
-from strixbox.facts import FileStates, Service
+from strixbox.facts import FileStates, Units
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing, show_diff
 from strixbox.programs import Run
@@ -21,7 +21,7 @@ def enabled_unit(unit: BoxFile) -> Steps:
     """
     service = PurePosixPath(unit.path).name
     written = file_is_right(unit, ask(FileStates, paths=(unit.path,))[unit.path])
-    known = ask(Service, service=service, url="", current="", releases="", generations="")
+    known = ask(Units, units=(service,))[service]
     if written and known["enabled"] and not known["stale"]:
         host.noop(f"{service} is enabled")
         return

@@ -7,7 +7,7 @@ from typing import Any
 from pyinfra.context import host
 
 from strixbox.config import Config
-from strixbox.facts import Account, Footprint, Leftovers, RocmRemains
+from strixbox.facts import Account, Footprint, Leftovers
 from strixbox.launch import SHELL_LINES
 from strixbox.layout import (
     BACKUPS,
@@ -29,7 +29,7 @@ from strixbox.layout import (
     WHEELS,
 )
 from strixbox.leftovers import UV_CACHE, query, strays
-from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, check_removal
+from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, ask_remains, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.python import BUILDER
 from strixbox.operations.shell import bashrc
@@ -97,7 +97,7 @@ def amd_packages(cfg: Config, purge_rocm: bool) -> tuple[str, ...]:
         BoxTrouble: where others would go with them.
     """
     nothing = cfg.rocm.model_copy(update={"version": None})
-    packages = plan(ask(RocmRemains), nothing).packages if purge_rocm else ()
+    packages = plan(ask_remains(nothing), nothing).packages if purge_rocm else ()
     if packages:
         check_removal(packages)
     return packages

@@ -17,10 +17,9 @@ from strixbox.facts import (
     Environments,
     FileStates,
     FileText,
-    RocmRemains,
     Seal,
-    Service,
     TmpfsMount,
+    Units,
 )
 from strixbox.generation import Generation
 from strixbox.launch import SHELL_LINES, preload_unit, warmup_unit
@@ -30,7 +29,7 @@ from strixbox.locks import lock_text
 from strixbox.locks import pins as lock_pins
 from strixbox.models import plan as model_plan
 from strixbox.nodes import troubles
-from strixbox.operations.apt import KEY, astray, repository_files
+from strixbox.operations.apt import KEY, ask_remains, astray, repository_files
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right
 from strixbox.operations.models import ask_models
@@ -68,7 +67,7 @@ def packages(cfg: Config, release: Release) -> Row:
 
 def remains(cfg: Config, release: Release) -> Row:
     """Nothing of another ROCm."""
-    todo = purge_plan(ask(RocmRemains), cfg.rocm)
+    todo = purge_plan(ask_remains(cfg.rocm), cfg.rocm)
     left = (*todo.packages, *todo.files, *todo.mixed)
     return _row("old ROCm", not left, "none", f"left: {', '.join(left[:5])}")
 
@@ -155,11 +154,8 @@ def side_units(cfg: Config, release: Release) -> Row:
     """What preloads and tunes beside the service: written, and enabled."""
     units = (preload_unit(), warmup_unit(cfg))
     wrong = _differing(units)
-    for unit in units:
-        name = PurePosixPath(unit.path).name
-        known = ask(Service, service=name, url="", current="", releases="", generations="")
-        if not known["enabled"]:
-            wrong.append(f"{name} is not enabled")
+    known = ask(Units, units=tuple(PurePosixPath(unit.path).name for unit in units))
+    wrong += [f"{name} is not enabled" for name, unit in known.items() if not unit["enabled"]]
     return _row("preload, warm-up", not wrong, "written and enabled", f"{wrong}")
 
 

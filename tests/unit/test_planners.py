@@ -28,6 +28,7 @@ from strixbox.operations.release import (
 from strixbox.operations.verify import standing
 from strixbox.preflight import CHECKS, examine, kernel_is_fixed
 from strixbox.preflight import models as examine_models
+from strixbox.purge import contested
 from strixbox.purge import plan as purge_plan
 from strixbox.release import Release, constraints, file_name, overrides
 from strixbox.rocm_versions import release_of, releases
@@ -245,6 +246,25 @@ def test_trees_of_no_release_and_owned_ones_stay(cfg: Config) -> None:
     assert purge_plan(remains, cfg.rocm).leftovers == (
         *("/opt/rocm-6.2.0", "/opt/rocm-6.3.4", "/opt/rocm-6.4.20"),
     )
+
+
+def test_owners_are_asked_for_where_they_decide(cfg: Config) -> None:
+    there = CLEAN | {
+        "trees": [tree("/opt/rocm-6.4.2", "6.4.2-120"), to("/opt/rocm", "/opt/rocm-6.4.2")],
+        "loader": [
+            {
+                "path": "/etc/ld.so.conf.d/10-rocm.conf",
+                "directories": [{"there": True, "real": "/opt/rocm-6.4.2/lib"}],
+            }
+        ],
+    }
+    assert contested(there, cfg.rocm) == ()
+    paths = {"/etc/ld.so.conf.d/10-rocm.conf", "/opt/rocm-6.4.2", "/opt/rocm"}
+    old = tree("/opt/rocm-6.4.1", "6.4.1-83")
+    more = there | {"trees": [*there["trees"], old]}
+    assert {*contested(more, cfg.rocm)} == {*paths, "/opt/rocm-6.4.1"}
+    packages = there | {"packages": [package("rocm-core", "6.4.1")]}
+    assert {*contested(packages, cfg.rocm)} == paths
 
 
 def test_links_into_what_goes_go_with_it(cfg: Config) -> None:

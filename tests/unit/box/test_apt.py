@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from strixbox.box import apt_key, apt_run, dpkg_state, installed, rehearsal, rocm_remains
+from strixbox.box import (
+    apt_key,
+    apt_run,
+    dpkg_state,
+    installed,
+    path_owners,
+    rehearsal,
+    rocm_remains,
+)
 from strixbox.box.removal import removed
 from tests.lab.content import armoured, gpg_key
 from tests.lab.debs import Deb, Repository
@@ -73,7 +81,7 @@ def test_owners_are_dpkgs_packages() -> None:
         "rocm-core, hipcc:amd64, hsa-rocr:i386: /opt/rocm-6.4.1\n"
         "diversion by x from: /opt/rocm\nrocm-core: /etc/ld.so.conf.d/10: odd.conf\n"
     )
-    assert rocm_remains.owners(said, "amd64") == {
+    assert path_owners.owners(said, "amd64") == {
         "/opt/rocm-6.4.1": ["rocm-core", "hipcc", "hsa-rocr:i386"],
     } | {"odd.conf": ["rocm-core: /etc/ld.so.conf.d/10"]}
 

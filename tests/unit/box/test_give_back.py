@@ -141,7 +141,8 @@ def test_files_return_where_nothing_stands_and_ours_do_not(tmp_path: Path) -> No
 def test_a_unit_of_somebody_elses_returns_and_is_not_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = subprocess.CompletedProcess[str]([], 0, stdout="loaded\n")
+    both = "LoadState=loaded\n\nLoadState=loaded\n"
+    loaded = subprocess.CompletedProcess[str]([], 0, stdout=both)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: loaded)
     backups = str(tmp_path / "backups")
     file, link = tmp_path / "comfyui.service", tmp_path / "linked.service"

@@ -1,0 +1,20 @@
+"""Part of programs: what systemd tells of units."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+
+def shown(names: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
+    """Properties by the name that a unit was asked by; all of them are asked for together.
+
+    A unit that systemd does not know has them too; a path stands for its mount unit.
+    """
+    command = ["systemctl", "show", "--property", ",".join(properties), *names]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    blocks = answer.rstrip("\n").split("\n\n")  # in the order of the names
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for name, block in zip(names, blocks, strict=False):
+        found[name] = dict(line.partition("=")[::2] for line in block.splitlines())
+    return found
