@@ -6,7 +6,6 @@ import csv
 import glob
 import json
 import os
-from collections import defaultdict
 
 from strixbox.box._backups import beside
 
@@ -21,10 +20,14 @@ def recorded(info: str) -> dict[str, int]:
     """
     try:
         with open(os.path.join(info, "RECORD"), encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.reader(stream) if len(row) == 3 and row[2].isdigit()]
+            text = stream.read()
+        # The csv module is for the few that need it: there are thousands of lines.
+        lines = text.splitlines()
+        rows = csv.reader(lines) if '"' in text else (line.split(",") for line in lines)
+        found = [row for row in rows if len(row) == 3 and row[2].isdigit()]
     except (OSError, ValueError, csv.Error):
         return {}
-    return {path: int(size) for path, _, size in rows if not path.endswith((".pyc", "/"))}
+    return {path: int(size) for path, _, size in found if not path.endswith((".pyc", "/"))}
 
 
 def wrong_files(
@@ -35,22 +38,28 @@ def wrong_files(
     A file that two distributions have may be the one's or the other's. ``noted`` are sizes that
     files had when they were installed, whatever their RECORD says.
     """
-    sizes: dict[str, set[int]] = defaultdict(set)
-    for record in (*records.values(), noted):
-        for path, size in record.items():
-            sizes[path].add(size)
     found = {}
-    for name, record in records.items():
-        wrong = [path for path in record if size_of(os.path.join(site, path)) not in sizes[path]]
-        if wrong:
-            found[name] = wrong
+    directory = os.open(site, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name, record in records.items():
+            wrong = {}
+            for path, size in record.items():
+                now = size_of(path, directory)
+                if now != size:
+                    wrong[path] = now
+            others = (noted, *records.values()) if wrong else ()
+            left = [p for p, now in wrong.items() if all(o.get(p) != now for o in others)]
+            if left:
+                found[name] = left
+    finally:
+        os.close(directory)
     return found
 
 
-def size_of(path: str) -> int:
-    """Bytes of a file; -1 where there is none."""
+def size_of(path: str, directory: int | None = None) -> int:
+    """Bytes of a file, at a path from an open directory; -1 where there is none."""
     try:
-        return os.stat(path).st_size
+        return os.stat(path, dir_fd=directory).st_size
     except OSError:
         return -1
 

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import stat
 import sys
 from typing import Any
 
@@ -65,17 +66,20 @@ def _hip(site: str) -> str | None:
 def _owners(paths: list[str]) -> list[str]:
     """Names of the accounts that own these paths, and ``anyone`` where others may write to one."""
     found: set[str] = set()
+    owners: set[int] = set()
     for path in paths:
         try:
             info = os.lstat(path)
         except OSError:
             continue
-        try:
-            found.add(pwd.getpwuid(info.st_uid).pw_name)
-        except KeyError:
-            found.add(str(info.st_uid))
-        if info.st_mode & 0o022 and not os.path.islink(path):
+        owners.add(info.st_uid)
+        if info.st_mode & 0o022 and not stat.S_ISLNK(info.st_mode):
             found.add("anyone")
+    for owner in owners:
+        try:
+            found.add(pwd.getpwuid(owner).pw_name)
+        except KeyError:
+            found.add(str(owner))
     return sorted(found)
 
 

@@ -12,6 +12,7 @@ import os
 import pwd
 import stat
 import sys
+from functools import cache
 from typing import Any
 
 
@@ -47,6 +48,7 @@ def state(path: str, content: bool = True) -> dict[str, Any]:
     return answer
 
 
+@cache
 def _user(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -54,6 +56,7 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
+@cache
 def _primary(uid: int) -> int | None:
     try:
         return pwd.getpwuid(uid).pw_gid
@@ -61,6 +64,7 @@ def _primary(uid: int) -> int | None:
         return None
 
 
+@cache
 def _group(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
