@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from paramiko import Channel, SSHException, Transport
@@ -34,6 +35,7 @@ class Agent:
         self.gone = False  # and with it the lock
         self.known: set[str] = set()  # programs whose text the box has
         self.asked = 0
+        self.early: dict[int, dict[str, Any] | None] = {}  # asked ahead: the answer, if it is here
         self.words: list[dict[str, Any]] = []  # what it said of itself
 
     @classmethod
@@ -64,7 +66,9 @@ class Agent:
         Raises:
             EOFError: where the channel takes no more; paramiko's sendall (4.0) would try for ever.
         """
-        data = json.dumps(line).encode() + b"\n"
+        self._send(json.dumps(line).encode() + b"\n")
+
+    def _send(self, data: bytes) -> None:
         while data:
             sent = self.channel.send(data)
             if not sent:
@@ -86,17 +90,57 @@ class Agent:
 
     def ask(self, question: Question) -> str | None:
         """What the question's program prints; None where it fails, or the agent is gone."""
+        try:
+            self._send(self._line(question))
+            return self._await(self.asked)
+        except GONE:
+            self.gone = True
+            return None
+
+    def ask_ahead(self, questions: Iterable[Question]) -> list[int]:
+        """Ask without waiting; each one's number, by which ``heard`` has its answer."""
+        numbers, lines = [], []
+        for question in questions:
+            lines.append(self._line(question))
+            numbers.append(self.asked)
+        self.early |= dict.fromkeys(numbers)
+        with suppress(*GONE):  # which the next question tells of
+            self._send(b"".join(lines))
+        return numbers
+
+    def heard(self, number: int) -> str | None:
+        """The answer to what was asked ahead; None where there is none."""
+        try:
+            return self._await(number)
+        except GONE:
+            self.gone = True
+            return None
+
+    def drop(self) -> None:
+        """What was asked ahead is not wanted any more."""
+        if self.early:
+            self.early = {}
+            with suppress(*GONE):
+                self.tell(drop=True)
+
+    def _line(self, question: Question) -> bytes:
         self.asked += 1
         name = question.program
         text = {} if name in self.known else {"source": source(name)}
         self.known.add(name)
-        try:
-            self.tell(id=self.asked, program=name, query=question.query, **text)
-            while (told := self.hear()).get("id") != self.asked:
-                self.words.append(told)
-        except GONE:
-            self.gone = True
-            return None
+        line = {"id": self.asked, "program": name, "query": question.query} | text
+        return json.dumps(line).encode() + b"\n"
+
+    def _await(self, number: int) -> str | None:
+        told = self.early.pop(number, None)
+        while told is None:
+            line = self.hear()
+            if "id" not in line:
+                self.words.append(line)
+            elif line["id"] == number:
+                told = line
+            elif line["id"] in self.early:
+                self.early[line["id"]] = line
         return str(told["out"]) if told["code"] == 0 else None
 
     def last_words(self) -> Iterable[dict[str, Any]]:

@@ -31,6 +31,7 @@ from pyinfra.api.state import BaseStateCallback, State, StateStage
 from pyinfra.context import config, host, state
 
 from strixbox.agent import AGENTS, GONE, Agent, NoAgent
+from strixbox.ahead import ask_ahead, remember
 from strixbox.answers import ANSWERS, LOST, Answers, forget
 from strixbox.config import Config
 from strixbox.inventory import Boxes
@@ -109,8 +110,11 @@ class RunLog:
         before = self.last.get(box)
         self.last[box] = op_hash
         operations = self.state.ops[self.state.inventory.get_host(box)]
-        if before is None or operations[before].operation_meta.executed:
+        if before is not None and operations[before].operation_meta.executed:
             forget(box)
+        elif before is None and self.state.check_for_changes:  # as -y has pyinfra not do
+            forget(box)
+            ask_ahead(self.entry, box)
 
     def name(self, op_hash: str) -> str:
         """Name of an operation."""
@@ -167,6 +171,9 @@ class RunLog:
             },
         }
         path = self._write(record)
+        for name, rows in boxes.items():
+            if self.outcome(name, rows) == "unchanged":
+                remember(self.entry, name)
         unlogged = {
             name: JOURNALS[name].end(self.outcome(name, rows))
             for name, rows in boxes.items()
@@ -458,6 +465,7 @@ def take_box(log: RunLog, cfg: Config, entry: str) -> str | None:
         )
         if sentence is not None:
             return sentence
+        ask_ahead(log.entry, host.name)
     if not dry_run() and entry not in READ_ONLY and host.name not in JOURNALS:
         keep_log(log, AGENTS[host.name], cfg, entry)
     return None
@@ -471,7 +479,7 @@ def meet(transport: Transport | None) -> str | None:
     sentence = start_agent(transport)
     if sentence is not None:
         return sentence if transport.is_active() else CONNECTION_ENDED
-    ANSWERS[host.name] = Answers()
+    ANSWERS[host.name] = Answers(AGENTS[host.name].drop)
     return None
 
 

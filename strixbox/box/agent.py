@@ -280,7 +280,8 @@ class Agent:
     """What the controller sends, one JSON line each, is done as it comes.
 
     ``{"id", "program", "query"}`` asks; the first time ``source`` is the program's text. The answer
-    has the ``id``, the exit ``code``, and what was printed as ``out`` and ``err``. ``{"lock"}``
+    has the ``id``, the exit ``code``, and what was printed as ``out`` and ``err``. ``{"drop"}``
+    takes back all questions that no worker is at yet. ``{"lock"}``
     holds the lock, and ``{"log"}`` with a path and what is ``about`` the run opens the log for the
     lines that follow.
     """
@@ -324,6 +325,8 @@ class Agent:
             if "source" in line:
                 self.sources[line["program"]] = line.pop("source")
             self.waiting.append(line)
+        elif "drop" in line:
+            self.waiting.clear()
         elif "lock" in line:
             hold(line["lock"])
         elif "log" in line:

@@ -249,6 +249,7 @@ def log_of(**operations: Meta) -> tuple[run.RunLog, Any]:
         failed_hosts=set(),
         activated_hosts=[box],
         inventory=SimpleNamespace(get_host=lambda name: box),
+        check_for_changes=True,
         initialised=True,
     )
     return run.RunLog(state, "deploy"), box
@@ -448,14 +449,16 @@ def test_a_connection_that_is_gone_ends_no_run(monkeypatch: pytest.MonkeyPatch) 
     assert journal.end("failed") == "the connection ended"
 
 
+@pytest.mark.parametrize("planned", [True, False])
 def test_after_planning_and_after_anybodys_operation_the_box_is_asked_anew(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, planned: bool
 ) -> None:
     monkeypatch.setitem(ANSWERS, "halo1", Answers())
-    ANSWERS["halo1"].get("question", lambda: "while planning")
+    ANSWERS["halo1"].get("question", lambda: "before")
     log, _ = log_of(ours=Meta(), theirs=Meta(done="changed"), last=Meta())
+    log.state.check_for_changes = planned
     seen = []
     for op_hash in ("ours", "theirs", "last"):
         log.start("halo1", op_hash)
         seen.append(ANSWERS["halo1"].get("question", partial(str, op_hash)))
-    assert seen == ["ours", "ours", "last"]
+    assert seen == (["ours", "ours", "last"] if planned else ["before", "before", "last"])

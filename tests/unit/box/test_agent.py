@@ -187,7 +187,7 @@ def test_an_account_that_a_question_works_as_is_its_own(
 def test_questions_are_answered_in_turn(answering: subprocess.Popen[str]) -> None:
     ask(answering, 1, sleep=0.5)
     ask(answering, 2, crash=True)
-    ask(answering, 3, **{"exit": 3})
+    ask(answering, 3, exit=3)
     ask(answering, 4, word="last")
     told = [hear(answering) for _ in range(4)]
     assert [line["id"] for line in told] == [1, 2, 3, 4]
