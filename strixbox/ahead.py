@@ -37,8 +37,8 @@ def remember(entry: str, box: str) -> None:
     rows = [
         {"fact": fact.__name__, "query": query, "words": list(words)}
         for (fact, query), words in ANSWERS[box].asked.items()
-        # One that waits for something is asked when there is need.
-        if not json.loads(query).get("patience")
+        # A table about nothing needs no answer; what waits for something, only when there is need.
+        if (words or fact.table is None) and not json.loads(query).get("patience")
     ]
     path = _path(entry, box)
     text = json.dumps(rows) + "\n"

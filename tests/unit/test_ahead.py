@@ -161,6 +161,7 @@ def test_what_waits_for_something_is_asked_when_there_is_need(agent: Counting) -
     for patience in (0, 60):
         key = (Service, json.dumps(query | {"patience": patience}, sort_keys=True))
         ANSWERS[BOX].asked[key] = {}
+    assert ask(FileStates, paths=(), content=True) == {}
     ahead.remember("deploy", BOX)
     rows = json.loads(ahead._path("deploy", BOX).read_text())
     assert [json.loads(row["query"])["patience"] for row in rows] == [0]

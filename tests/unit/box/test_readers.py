@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import _disk, apt_key, environments, survey, user_nodes
+from strixbox.box._units import shown
 from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
 
 
@@ -350,3 +351,23 @@ def test_work_that_does_not_end_is_named(tmp_path: Path, orphan: subprocess.Pope
     assert said["held"] is False
     assert "sleep (process " in said["working"]
     process.communicate(timeout=10)
+
+
+def test_units_are_told_by_the_names_that_they_were_asked_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "UnitFileState=enabled\nDropInPaths=\n\nUnitFileState=\nDropInPaths=/a /b=c\n"
+    asked: list[list[str]] = []
+
+    def run(words: list[str], **_: Any) -> Any:
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, stdout=said)
+
+    monkeypatch.setattr("subprocess.run", run)
+    assert shown(("a.service", "/tmp/x"), "UnitFileState", "DropInPaths") == {
+        "a.service": {"UnitFileState": "enabled", "DropInPaths": ""},
+        "/tmp/x": {"UnitFileState": "", "DropInPaths": "/a /b=c"},
+    }
+    assert len(asked) == 1
+    said = ""  # no systemd runs
+    assert shown(("a.service",), "UnitFileState") == {"a.service": {}}
