@@ -21,7 +21,7 @@ from strixbox.operations.shell import bashrc
 from strixbox.release import Release, constraints, overrides
 from strixbox.tools import settings_file
 from strixbox.tree import ROOT
-from tasks import base, tools
+from tasks import base
 
 PATHS = {
     name.lower(): value
@@ -55,7 +55,6 @@ def variables(cfg: Config, key_sha256: str) -> dict[str, Any]:
         "layout": PATHS,
         "base_packages": list(base.PACKAGES),
         "base_directories": [*(p for p in base.ROOTS if p not in _FILLED), f"{ETC}/launch"],
-        "tools_packages": list(tools.PACKAGES),
         "tools_lock": TOOLS,
         "rocm_key": KEY,
         "rocm_key_sha256": key_sha256,

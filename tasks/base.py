@@ -20,7 +20,10 @@ from strixbox.operations.apt import apt_packages, group_membership
 from strixbox.operations.files import place_files
 from strixbox.tree import BoxDirectory, shipped
 
-PACKAGES = ("ca-certificates", "git", "python3-venv")
+PACKAGES = (
+    *("ca-certificates", "git", "python3-venv"),
+    *("htop", "tmux"),  # what `strixbox dashboard` shows, and where
+)
 ROOTS = (OPT, BIN, BOXTOOLS, LIB, LOCKS, NODES, RELEASES, ETC, STATE, WHEELS)
 
 

@@ -6,16 +6,12 @@ from strixbox import tools as images
 from strixbox.config import Config
 from strixbox.layout import BOXTOOLS, NODES, TOOLS
 from strixbox.locks import TOOLS as LOCK
-from strixbox.operations.apt import apt_packages
 from strixbox.operations.files import mirrored_trees
 from strixbox.operations.python import locked_environment
-
-PACKAGES = ("htop", "tmux")  # what `strixbox dashboard` shows, and where
 
 
 @deploy("Tools")
 def tools(cfg: Config) -> None:
-    apt_packages(name=f"Install {', '.join(PACKAGES)}", packages=PACKAGES)
     mirrored_trees(
         name="Put the strixbox command and its nodes in place",
         roots=(BOXTOOLS, NODES),

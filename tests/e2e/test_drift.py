@@ -34,7 +34,7 @@ DRIFT = {
     "rm /opt/strixbox/boxtools/server.py": "Tools | Put the strixbox",
     "echo x >> /opt/strixbox/nodes/strixbox/__init__.py": "Tools | Put the strixbox",
     "rm -rf /opt/strixbox/tools/lib/python3*/site-packages/rich-*": "Tools | Install what",
-    "apt-get remove -qy htop": "Tools | Install htop",
+    "apt-get remove -qy htop": "Base | Install",
     "rm /etc/strixbox/tools.json": "Service | Run the release",
     "chmod 777 /opt/strixbox/bin": "Base | Put programs",
     "chown root /var/lib/strixbox/tunableop": "Base | Put programs",
