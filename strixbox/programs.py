@@ -179,9 +179,15 @@ def in_parts(words: Sequence[str], limit: int = QUERY_LIMIT // 2) -> list[tuple[
     return [tuple(part) for part in parts]
 
 
-def write(program: str, order: Mapping[str, Any], *, live: bool = False) -> Run:
-    """Command that changes the box: the order goes over stdin, out of process lists and logs."""
-    return Run(*PYTHON, source(program), stdin=json.dumps(order), mend="", live=live)
+def write(
+    program: str, order: Mapping[str, Any], *, live: bool = False, python: str = PYTHON[0]
+) -> Run:
+    """Command that changes the box: the order goes over stdin, out of process lists and logs.
+
+    ``python`` is the system's own, or another of its versions by name.
+    """
+    words = (python, *PYTHON[1:], source(program))
+    return Run(*words, stdin=json.dumps(order), mend="", live=live)
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from strixbox.generation import Generation
 from strixbox.layout import BACKUPS, CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_fact, box_operation, say
 from strixbox.operations.files import difference, file_is_right, placing, show_diff
-from strixbox.operations.python import environment_needs
+from strixbox.operations.python import compiled, environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
 
@@ -48,6 +48,8 @@ def proved_release(cfg: Config, release: Release) -> Steps:
         host.noop(f"release {release.id} is proved")
         return
     say(f"{release.path}: prove torch, flags, nodes and start")
+    # The service's account cannot write it: each start would compile all of ComfyUI anew.
+    yield compiled(release.python, release.code, f"{release.path}/nodes")
     yield write("prove_release", launch.proof_order(cfg, release), live=True)
 
 
