@@ -6,15 +6,14 @@ does not answer, the generation that answered before comes back with its files.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import subprocess
 import sys
 import time
-import urllib.request
 from typing import Any
 
+from strixbox.box._answering import unanswered
 from strixbox.box._backups import beside, keep_foreign
 from strixbox.box._links import point
 from strixbox.box._telling import tell
@@ -107,7 +106,7 @@ def start(service: str, url: str, timeout: float) -> str | None:
             return (
                 f"the service ended after it had answered, and was started again: {_log(service)}"
             )
-        reason = _unanswered(url)
+        reason = unanswered(url)
         now = time.monotonic() - begin
         if reason is None and answered is None and state == "active":
             answered, first = now, process
@@ -119,16 +118,6 @@ def start(service: str, url: str, timeout: float) -> str | None:
             tell(f"waiting for {url} since {waited:.0f} s")
         time.sleep(0.25)
     return f"{url} was not answered in {timeout} s ({reason}): " + _log(service)
-
-
-def _unanswered(url: str) -> str | None:
-    """Why a URL is not answered with 200; None where it is."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=5) as answer:
-            return None if answer.status == 200 else f"status {answer.status}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def _log(service: str) -> str:

@@ -6,12 +6,11 @@ import glob
 import json
 import os
 import re
-import socket
 import sys
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
+from strixbox.box._answering import unanswered
 from strixbox.box._units import shown
 
 PROPERTIES = (
@@ -64,29 +63,13 @@ def process(pid: int) -> dict[str, Any]:
     }
 
 
-def answers(url: str) -> bool:
-    """Whether ``url``, of a server on this box, is answered with 200 within a few seconds.
-
-    By hand: the imports of urllib.request take longer than all that is asked here.
-    """
-    parts = urlsplit(url)
-    request = f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n"
-    try:
-        with socket.create_connection((parts.hostname, parts.port or 80), timeout=5) as connection:
-            connection.sendall(request.encode())
-            with connection.makefile("rb") as stream:
-                return stream.readline(100).split()[1:2] == [b"200"]
-    except (OSError, ValueError):
-        return False
-
-
 def answers_within(url: str, service: str, patience: float) -> bool:
     """Whether ``url`` is answered now, or, while the service runs, within ``patience`` seconds.
 
     A server that loads a large model or decodes a picture leaves a question unanswered for a while.
     """
     end = time.monotonic() + patience
-    while not answers(url):
+    while unanswered(url) is not None:
         if time.monotonic() >= end or unit(service).get("ActiveState") != "active":
             return False
         time.sleep(0.5)

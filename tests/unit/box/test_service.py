@@ -29,7 +29,7 @@ def test_a_server_that_runs_is_waited_for(
 ) -> None:
     left = iter(answers)
     units = iter(states)
-    monkeypatch.setattr(service, "answers", lambda url: next(left))
+    monkeypatch.setattr(service, "unanswered", lambda url: None if next(left) else "nothing")
     monkeypatch.setattr(service, "unit", lambda name: {"ActiveState": next(units)})
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert service.answers_within("http://h", "comfyui.service", patience) is answered
