@@ -11,7 +11,9 @@ asks for is not heard. What was asked ahead is dropped with the first command th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,12 +46,14 @@ def remember(entry: str, box: str) -> None:
     text = json.dumps(rows) + "\n"
     if _text(path) == text:
         return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = path.with_suffix(".new")
-    aside.unlink(missing_ok=True)
-    aside.touch(mode=0o600)
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    # Another run of this checkout may write it too; and where it cannot be written, the next run
+    # asks one by one.
+    aside = path.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside.touch(mode=0o600)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
 
 
 def ask_ahead(entry: str, box: str) -> None:

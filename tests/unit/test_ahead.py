@@ -167,5 +167,12 @@ def test_what_waits_for_something_is_asked_when_there_is_need(agent: Counting) -
     assert [json.loads(row["query"])["patience"] for row in rows] == [0]
 
 
+def test_questions_that_cannot_be_kept_stop_nothing(agent: Counting, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the directory shall be")
+    assert run(agent, str(tmp_path / "none")) == ["", "absent"]
+    ahead.remember("deploy", BOX)
+    assert run(agent, str(tmp_path / "none")) == ["", "absent"]
+
+
 def test_a_name_of_a_box_is_no_path(agent: Counting, tmp_path: Path) -> None:
     assert ahead._path("deploy", "../../x").parent == tmp_path / "runs" / "asked" / "deploy"
