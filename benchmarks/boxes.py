@@ -51,13 +51,12 @@ def start(lab: Lab, names: Iterable[str], name_of_image: str) -> list[Box]:
     return boxes
 
 
-def copies(lab: Lab, box: Box, names: Iterable[str]) -> list[Box]:
-    """Boxes that begin as this one is, in its place."""
-    image = f"{IMAGE}:converged"
+def image_of(box: Box) -> str:
+    """An image of a box as it is."""
+    name = f"{IMAGE}:converged"
     box.run("sync")
-    podman("commit", "--quiet", box.container, image)
-    box.remove()
-    return start(lab, names, image)
+    podman("commit", "--quiet", box.container, name)
+    return name
 
 
 def traffic(boxes: Iterable[Box]) -> tuple[int, int]:

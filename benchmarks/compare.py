@@ -55,6 +55,7 @@ class Bench:
         FOLDER.mkdir(exist_ok=True)
         self.lab = Lab.start()
         self.image = bench_boxes.image(self.lab, FOLDER)
+        self.converged: str | None = None  # the image of a box that nobody has to change
         environment = contenders.environment(FOLDER)
         known: list[Contender] = [
             Strixbox(FOLDER),
@@ -67,10 +68,10 @@ class Bench:
         self.cells: list[Cell] = []
         self.notes: list[str] = []
 
-    def fresh(self, count: int) -> None:
-        """Bare boxes, ``box1`` to ``box<count>``."""
+    def fresh(self, count: int, image: str | None = None) -> None:
+        """Boxes, ``box1`` to ``box<count>``, from an image; bare ones where none is named."""
         names = [f"box{number}" for number in range(1, count + 1)]
-        self.boxes = bench_boxes.start(self.lab, names, self.image)
+        self.boxes = bench_boxes.start(self.lab, names, image or self.image)
 
     def describe(self, settings: dict[str, Any] | None = None) -> None:
         """Have every contender know the boxes and the settings."""
@@ -78,23 +79,23 @@ class Bench:
             contender.describe(self.boxes, settings or {})
 
     def converge(self, count: int) -> None:
-        """Boxes on which every contender finds nothing to change: one, and copies of it.
+        """Boxes on which every contender finds nothing to change: copies of one.
 
-        They share the boxes: each is run until it is satisfied with what the others left. Ours is
+        They share that one: each is run until it is satisfied with what the others left. Ours is
         the last, as it takes a clone that has a remote, and Ansible's git none that has not.
         """
-        say("converging a box")
-        self.fresh(1)
-        self.describe()
-        self.settle(self.contenders)
-        if count > 1:
-            say(f"copying it: {count} boxes")
-            names = [f"box{number}" for number in range(1, count + 1)]
-            self.boxes = bench_boxes.copies(self.lab, self.boxes[0], names)
+        if self.converged is None:
+            say("converging a box")
+            self.fresh(1)
             self.describe()
-            # By ours alone, which waits for the servers: with Ansible that takes half an hour. A
-            # run that changed anything is no no-op, and is refused as such.
-            self.settle([c for c in self.contenders if c.name == OURS])
+            self.settle(self.contenders)
+            self.converged = bench_boxes.image_of(self.boxes[0])
+        say(f"starting {count} of it")
+        self.fresh(count, self.converged)
+        self.describe()
+        # By ours alone, which waits for the servers: with Ansible that takes half an hour. A run
+        # that changed anything is no no-op, and is refused as such.
+        self.settle([c for c in self.contenders if c.name == OURS])
 
     def settle(self, some: Sequence[Contender]) -> None:
         """Run these until none of them changes anything."""
