@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 import os
+from collections.abc import Iterable
 
 from strixbox.box._backups import beside
 
@@ -22,9 +24,11 @@ def recorded(info: str) -> dict[str, int]:
         with open(os.path.join(info, "RECORD"), encoding="utf-8", newline="") as stream:
             text = stream.read()
         # The csv module is for the few that need it: there are thousands of lines.
-        lines = text.splitlines()
-        rows = csv.reader(lines) if '"' in text else (line.split(",") for line in lines)
-        found = [row for row in rows if len(row) == 3 and row[2].isdigit()]
+        if '"' in text:
+            rows: Iterable[list[str]] = csv.reader(io.StringIO(text, newline=""))
+        else:
+            rows = (line.removesuffix("\r").split(",") for line in text.split("\n"))
+        found = [row for row in rows if len(row) == 3 and row[2].isdecimal()]
     except (OSError, ValueError, csv.Error):
         return {}
     return {path: int(size) for path, _, size in found if not path.endswith((".pyc", "/"))}

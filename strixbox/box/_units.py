@@ -15,6 +15,6 @@ def shown(names: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
     answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     blocks = answer.rstrip("\n").split("\n\n")  # in the order of the names
     found: dict[str, dict[str, str]] = {name: {} for name in names}
-    for name, block in zip(names, blocks, strict=False):
+    for name, block in zip(names, blocks, strict=False) if len(blocks) == len(names) else ():
         found[name] = dict(line.partition("=")[::2] for line in block.splitlines())
     return found

@@ -11,6 +11,7 @@ import compileall
 import json
 import re
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 
@@ -18,7 +19,10 @@ def main(order: dict[str, Any]) -> None:
     """``{"paths", "without"}``: directories, and a regular expression of what nobody loads."""
     without = re.compile(order["without"]) if order["without"] else None
     for path in order["paths"]:
-        compileall.compile_dir(path, quiet=2, workers=0, rx=without)
+        try:
+            compileall.compile_dir(path, quiet=2, workers=0, rx=without)
+        except (OSError, BrokenProcessPool):  # no memory for several at once, or no semaphores
+            compileall.compile_dir(path, quiet=2, rx=without)
 
 
 if __name__ == "__main__":

@@ -242,8 +242,6 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "read_only": [path for path in ("/", "/etc", "/opt", "/var") if not writable(path)],
         "init": text("/proc/1/comm").strip(),
         "port": None if ours else listener(query["port"]),
-        # systemd writes it where it runs in one (systemd.io, "Container Interface").
-        "container": text("/run/systemd/container").strip() or "none",
     }
 
 

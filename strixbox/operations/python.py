@@ -27,7 +27,7 @@ from strixbox.release import Release, file_name, overrides
 
 BUILDER = "strixbox"  # the account that builds environments
 # More than half of what the tools' packages bring: tests, fonts' tools, lexers of languages.
-NEVER_LOADED = r"/(distutils|f2py|fontTools|lexers|mpl_toolkits|styles|testing|tests)/"
+NEVER_LOADED = r"/(distutils|f2py|fontTools|lexers|styles|testing|tests)/"
 # uv asks no file of the box's for settings, and never fetches an interpreter of its own.
 UV_ENVIRONMENT = {
     "UV_CACHE_DIR": "/var/cache/strixbox/uv",
@@ -170,7 +170,7 @@ def python_environment(release: Release) -> Steps:
             mend="The stack's wheels could not be installed; the lines above say why. Free disk"
             f" room or remove the damaged file in {WHEELS}, then run again.",
         )
-    yield _install_lock(python, venv, python.requirements, builder, needs.damaged, compiled=True)
+    yield _install_lock(python, venv, python.requirements, builder, needs.damaged, byte_code=True)
     yield handed_over(release, build=False)
     yield write("note_sizes", {"environment": venv})
     yield Run("rm", _marker(release), mend="")
@@ -206,7 +206,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         yield Run("rm", "-rf", path, mend="")
         yield _new_venv(python, path, ())
     yield Run("touch", marker, mend="")
-    yield _install_lock(python, path, lock, (), now["damaged"] if not anew else {}, compiled=False)
+    yield _install_lock(python, path, lock, (), now["damaged"] if not anew else {}, byte_code=False)
     yield compiled(python, f"{path}/lib", without=NEVER_LOADED)
     yield write("note_sizes", {"environment": path})
     yield Run("rm", marker, mend="")
@@ -373,14 +373,14 @@ def _install_lock(
     builder: tuple[str, ...],
     damaged: Iterable[str],
     *,
-    compiled: bool,
+    byte_code: bool,
 ) -> Run:
     # uv goes by names and versions, and would leave those that are damaged.
     return _uv(
         *(python, builder, "pip", "install", "--quiet", "--python", path),
         *(f"--reinstall-package={name}" for name in damaged),
         *("--no-deps", "--require-hashes", "--only-binary", ":all:"),
-        *(["--compile-bytecode"] if compiled else []),
+        *(["--compile-bytecode"] if byte_code else []),
         *("--default-index", python.index_url, "--requirements", f"{LOCKS}/{lock}.txt"),
         mend=f"The packages of {lock} could not be installed from {python.index_url}; see that the"
         " box reaches it and has disk room, then run again.",

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import _disk, apt_key, environments, survey, user_nodes
+from strixbox.box._records import recorded
 from strixbox.box._units import shown
 from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
 
@@ -371,3 +372,20 @@ def test_units_are_told_by_the_names_that_they_were_asked_by(
     assert len(asked) == 1
     said = ""  # no systemd runs
     assert shown(("a.service",), "UnitFileState") == {"a.service": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a.py,sha256=x,1\r\nb/c.py,,22\r\nd.pyc,,3\r\nRECORD,,\r\n", {"a.py": 1, "b/c.py": 22}),
+        ('"a,b.py",sha256=x,1\n"say ""x"".py",,2\n', {"a,b.py": 1, 'say "x".py': 2}),
+        ('"two\nlines.py",,1\n', {"two\nlines.py": 1}),
+        ("a\x85b.py,,1\nc\u2028d.py,,2\n", {"a\x85b.py": 1, "c\u2028d.py": 2}),
+        ("folder/,,0\na.py,,²\n\n,\n", {}),
+    ],
+)
+def test_a_record_is_read_as_wheels_write_it(
+    tmp_path: Path, text: str, found: dict[str, int]
+) -> None:
+    (tmp_path / "RECORD").write_text(text, newline="")
+    assert recorded(str(tmp_path)) == found
