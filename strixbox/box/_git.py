@@ -11,10 +11,12 @@ import re
 import stat
 import subprocess
 
-# Never ask for a password on a machine where nobody sits.
+# Never ask for a password on a machine where nobody sits; and whoever asks for the status writes
+# nothing (git, "BACKGROUND REFRESH").
 ENVIRONMENT = {
     **os.environ,
-    **{"GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C"},
+    **{"GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"},
+    **{"LC_ALL": "C"},
 }
 SETTINGS = (
     *("-c", "safe.directory=*", "-c", "advice.detachedHead=false"),
