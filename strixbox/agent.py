@@ -16,6 +16,7 @@ from strixbox.programs import PYTHON, UMASK, Question, source
 
 # Seconds that the end of a run waits for what a box has to say yet.
 LAST_WORDS = 5
+AHEAD = 400_000  # bytes; the windows of ssh's channels take 2 MiB each way
 GONE = (OSError, EOFError, SSHException)
 
 # By box. One that has none is asked by a command a question, as pyinfra asks.
@@ -98,14 +99,19 @@ class Agent:
             return None
 
     def ask_ahead(self, questions: Iterable[Question]) -> list[int]:
-        """Ask without waiting; each one's number, by which ``heard`` has its answer."""
-        numbers, lines = [], []
+        """Ask without waiting; each one's number, by which ``heard`` has its answer.
+
+        No more of them than the channel takes while nobody reads the answers.
+        """
+        numbers, data = [], b""
         for question in questions:
-            lines.append(self._line(question))
+            if len(data) > AHEAD:
+                break
+            data += self._line(question)
             numbers.append(self.asked)
         self.early |= dict.fromkeys(numbers)
         with suppress(*GONE):  # which the next question tells of
-            self._send(b"".join(lines))
+            self._send(data)
         return numbers
 
     def heard(self, number: int) -> str | None:

@@ -50,6 +50,7 @@ class Answers:
     def get(self, key: Any, ask: Callable[[], Any]) -> Any:
         """The answer to one question, which is asked where it is not known."""
         self.asked.setdefault(key, {})
+        self._hear(key)
         if not self._fresh(key):
             self._put(key, ask(), time.monotonic())
         return self._known[key][1]
@@ -59,6 +60,8 @@ class Answers:
     ) -> dict[str, Any]:
         """The answers about ``words``; those that are not known are asked for together."""
         self.asked.setdefault(key, {}).update(dict.fromkeys(words))
+        for word in words:  # before their age is told: one may keep the others waiting
+            self._hear((key, word))
         missing = tuple(word for word in words if not self._fresh((key, word)))
         if missing:
             for word, answer in ask(missing).items():
@@ -68,13 +71,15 @@ class Answers:
     def _put(self, key: Any, answer: Any, at: float) -> None:
         self._known[key] = (at, answer)
 
-    def _fresh(self, key: Any) -> bool:
+    def _hear(self, key: Any) -> None:
         if key in self._coming:
             asked, hear, word = self._coming.pop(key)
             answer = hear()
             if answer is not None:
                 # As old as its question: the box may have answered at once.
                 self._put(key, answer if word is None else answer[word], asked)
+
+    def _fresh(self, key: Any) -> bool:
         return key in self._known and time.monotonic() - self._known[key][0] < FRESH
 
 

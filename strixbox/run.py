@@ -114,6 +114,11 @@ class RunLog:
             forget(box)
         elif before is None and self.state.check_for_changes:  # as -y has pyinfra not do
             forget(box)
+            self.ask_ahead(box)
+
+    def ask_ahead(self, box: str) -> None:
+        """Ask the box what the last run asked; not where the questions shall be seen (-vv)."""
+        if not self.state.print_fact_input:
             ask_ahead(self.entry, box)
 
     def name(self, op_hash: str) -> str:
@@ -465,7 +470,7 @@ def take_box(log: RunLog, cfg: Config, entry: str) -> str | None:
         )
         if sentence is not None:
             return sentence
-        ask_ahead(log.entry, host.name)
+        log.ask_ahead(host.name)
     if not dry_run() and entry not in READ_ONLY and host.name not in JOURNALS:
         keep_log(log, AGENTS[host.name], cfg, entry)
     return None

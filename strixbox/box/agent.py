@@ -6,9 +6,9 @@ command that writes holds a second lock, shared with its children, and a new run
 
 A question is a program of this directory. They are answered one after the other by a worker, a
 process with neither the lock nor the log, in which each program finds what those before it have
-imported. One that fails, crashes, or does not leave the worker as it found it, takes the worker
-with it, and the next question has another. So a question costs a few lines of Python instead of a
-channel, sudo and the start of an interpreter.
+imported. One that fails, crashes, or leaves the worker with other accounts, umask or current
+directory, takes the worker with it, and the next question has another. So a question costs a few
+lines of Python instead of a channel, sudo and the start of an interpreter.
 
 What the run changes is logged here and not by the controller's own commands, so that a run that is
 cut is logged as well.
@@ -83,6 +83,8 @@ class Worker:
         """It has ended: tell so of the question that it leaves, if any."""
         for descriptor in (self.orders, self.answers):
             os.close(descriptor)
+        with suppress(ProcessLookupError):  # with what its last question had started
+            os.killpg(self.pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         if self.number is not None:
             say(id=self.number, code=code or 1, out="", err="")
@@ -98,6 +100,7 @@ def serve(orders: int, answers: int) -> NoReturn:
     """The worker: answer until the agent is gone, or until a question was the last."""
     with suppress(BaseException):
         os.setpgid(0, 0)
+        os.chdir("/")
         nothing = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nothing, descriptor)
@@ -281,9 +284,8 @@ class Agent:
 
     ``{"id", "program", "query"}`` asks; the first time ``source`` is the program's text. The answer
     has the ``id``, the exit ``code``, and what was printed as ``out`` and ``err``. ``{"drop"}``
-    takes back all questions that no worker is at yet. ``{"lock"}``
-    holds the lock, and ``{"log"}`` with a path and what is ``about`` the run opens the log for the
-    lines that follow.
+    takes back the questions that no worker is at yet. ``{"lock"}`` holds the lock, and ``{"log"}``
+    with a path and what is ``about`` the run opens the log for the lines that follow.
     """
 
     def __init__(self) -> None:
@@ -312,12 +314,14 @@ class Agent:
 
     def ask(self) -> None:
         """Have the next question answered, where none is under way."""
-        if not self.waiting:
-            return
-        self.worker = self.worker or Worker()
-        if self.worker.number is None:
+        while self.waiting and (self.worker is None or self.worker.number is None):
             question = self.waiting.pop(0)
-            self.worker.ask(question, self.sources[question["program"]])
+            try:
+                self.worker = self.worker or Worker()
+            except OSError as error:  # no memory, no process
+                say(id=question["id"], code=1, out="", err=f"{error}\n")
+            else:
+                self.worker.ask(question, self.sources[question["program"]])
 
     def heed(self, line: dict[str, Any]) -> None:
         """Do what one line says."""

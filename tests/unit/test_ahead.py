@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from strixbox import agent as agent_module
 from strixbox import ahead, answers
 from strixbox.agent import AGENTS, Agent
 from strixbox.answers import ANSWERS, Answers
@@ -92,6 +93,17 @@ def test_a_command_has_all_of_it_asked_anew(agent: Counting, tmp_path: Path) -> 
     assert agent.early == {}
 
 
+def test_no_more_is_asked_than_the_channel_takes(
+    agent: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [str(tmp_path / name) for name in "abc"]
+    run(agent, *paths)
+    ahead.remember("deploy", BOX)
+    monkeypatch.setattr(agent_module, "AHEAD", 10)
+    run(agent, *paths)
+    assert agent.waited == 3  # the first question alone was asked ahead
+
+
 def test_an_answer_is_as_old_as_its_question(
     agent: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +128,11 @@ def test_an_answer_is_as_old_as_its_question(
         "",
         "{",
         "[1]",
+        "7",
+        "null",
+        "[" * 100_000,
+        '[{"fact": "FileStates", "query": "{\\"content\\": true}", "words": [["a"], {}]}]',
+        json.dumps([{"fact": "FileText", "query": "[" * 100_000, "words": []}]),
         '[{"fact": "NoFact", "query": "{}", "words": []}]',
         '[{"fact": "FileText", "query": "{", "words": []}]',
         '[{"fact": "FileText", "query": "{\\"of\\": 1}", "words": []}]',

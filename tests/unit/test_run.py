@@ -250,6 +250,7 @@ def log_of(**operations: Meta) -> tuple[run.RunLog, Any]:
         activated_hosts=[box],
         inventory=SimpleNamespace(get_host=lambda name: box),
         check_for_changes=True,
+        print_fact_input=False,
         initialised=True,
     )
     return run.RunLog(state, "deploy"), box

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from strixbox.box.agent import Log
+from strixbox.programs import source
 from tests.unit.box.conftest import agent, hear, hold, tell
 
 # Answers with the query; what it is told to do besides shows that a question is alone with itself.
@@ -23,6 +24,9 @@ from __future__ import annotations
 import json, os, signal, sys, time
 query = json.loads(sys.argv[1])
 print(json.dumps(query | {"umask": oct(os.umask(0)), "name": __name__}))
+if "start" in query:
+    import subprocess
+    subprocess.Popen(["sleep", "60.125"])
 if "exit" in query:
     sys.exit(query["exit"])
 if "crash" in query:
@@ -127,17 +131,17 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 def answering() -> Iterator[subprocess.Popen[str]]:
     """An agent that knows the program."""
     process = agent()
-    ask(process, 0, source=PROGRAM)
+    ask(process, 0, text=PROGRAM)
     assert hear(process)["code"] == 0
     yield process
     process.kill()
     process.communicate(timeout=10)
 
 
-def ask(process: subprocess.Popen[str], number: int, source: str = "", **query: Any) -> None:
+def ask(process: subprocess.Popen[str], number: int, text: str = "", **query: Any) -> None:
     """Ask the agent."""
-    text = {"source": source} if source else {}
-    tell(process, id=number, program="echo", query=json.dumps(query), **text)
+    sent = {"source": text} if text else {}
+    tell(process, id=number, program="echo", query=json.dumps(query), **sent)
 
 
 def test_a_question_is_answered_as_by_a_python_of_its_own(
@@ -194,24 +198,61 @@ def test_questions_are_answered_in_turn(answering: subprocess.Popen[str]) -> Non
     assert [line["code"] for line in told] == [0, -signal.SIGSEGV, 3, 0]
 
 
+def test_what_a_dead_question_started_ends_with_it(
+    answering: subprocess.Popen[str],
+) -> None:
+    ask(answering, 1, start=60, crash=True)
+    told = hear(answering)
+    assert told["code"] == -signal.SIGSEGV
+    ask(answering, 2)
+    assert hear(answering)["code"] == 0
+    (worker,) = children(answering.pid)
+    assert children(int(worker)) == []
+    sleeping = subprocess.run(["pgrep", "-f", "sleep 60.125"], capture_output=True, check=False)
+    assert sleeping.stdout == b""
+
+
+def children(pid: int) -> list[str]:
+    """Processes that a process has started and that live."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_an_agent_whose_directory_is_gone_answers(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", source("agent")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=gone,
+    )
+    assert hear(process) == {"agent": 1}
+    gone.rmdir()
+    for number in (1, 2):
+        ask(process, number, text=PROGRAM, word="here")
+        assert hear(process)["code"] == 0
+    process.communicate(timeout=10)
+
+
 def test_a_question_under_way_neither_outlives_the_channel_nor_keeps_the_lock(
     tmp_path: Path,
 ) -> None:
     first, _ = hold(tmp_path, "anna")
-    ask(first, 0, source=PROGRAM, sleep=60)
+    ask(first, 0, text=PROGRAM, sleep=60)
     ask(first, 1, sleep=60)
     time.sleep(0.2)
     first.kill()  # not even the chance to end them
     first.wait(10)
     second, said = hold(tmp_path, "berta")
     assert said == {"held": True}
-    ask(second, 0, source=PROGRAM, sleep=60)
+    ask(second, 0, text=PROGRAM, sleep=60)
     time.sleep(0.2)
     begin = time.monotonic()
-    children = Path(f"/proc/{second.pid}/task/{second.pid}/children").read_text().split()
-    assert len(children) == 1
+    workers = children(second.pid)
+    assert len(workers) == 1
     second.communicate(timeout=10)
     assert second.returncode == 0
-    while Path(f"/proc/{children[0]}/cmdline").exists():  # until it is reaped
+    while Path(f"/proc/{workers[0]}/cmdline").exists():  # until it is reaped
         assert time.monotonic() - begin < 10
         time.sleep(0.01)
