@@ -55,6 +55,7 @@ class Bench:
         FOLDER.mkdir(exist_ok=True)
         self.lab = Lab.start()
         self.image = bench_boxes.image(self.lab, FOLDER)
+        self.counts = True  # whether a no-op more tells commands and memory
         self.converged: str | None = None  # the image of a box that nobody has to change
         environment = contenders.environment(FOLDER)
         known: list[Contender] = [
@@ -156,7 +157,7 @@ class Bench:
                 if taken
             }
             self.cells += cells.values()
-        for contender in self.contenders:
+        for contender in self.contenders if self.counts else ():
             if ("no-op", contender.name) in cells:
                 self.look(contender, cells["no-op", contender.name])
 
@@ -354,6 +355,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--states", action="store_true", help="first see that all make the same box")
     made.add_argument("--by-hand", action="store_true", help="and the chapter's own commands")
     made.add_argument("--keep", action="store_true", help="use boxes that run, and leave them")
+    made.add_argument(
+        "--no-counts", action="store_true", help="leave commands and memory out, and a no-op more"
+    )
     made.add_argument("--no-cases", action="store_true", help="only what the two flags above ask")
     return made
 
@@ -390,6 +394,7 @@ def main() -> int:
     told = about()
     try:
         bench = Bench({OURS, *(words.only or (Ansible.name, Mitogen.name))})
+        bench.counts = not words.no_counts
         try:
             if words.states:
                 states_agree(bench)
