@@ -31,6 +31,7 @@ from strixbox.groups import read_group_data
 from strixbox.run import toolkit_commit
 from strixbox.tree import ROOT
 from tests.lab import Box, Lab, LabError, difference
+from tests.lab.podman import install_host_packages
 
 FOLDER = ROOT / ".bench"
 FIRST = "first deploy"
@@ -53,6 +54,7 @@ class Bench:
 
     def __init__(self, names: Collection[str]) -> None:
         FOLDER.mkdir(exist_ok=True)
+        install_host_packages({"rsync": "rsync"})  # Ansible's synchronize runs it
         self.lab = Lab.start()
         self.image = bench_boxes.image(self.lab, FOLDER)
         self.counts = True  # whether a no-op more tells commands and memory

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 HOST_PACKAGES = {
     "podman": "podman",
@@ -75,13 +77,17 @@ def have_watchers() -> None:
         return  # some 18 boxes run without
 
 
-def install_host_packages() -> None:
-    """Install what the lab needs on this machine and does not find."""
+def install_host_packages(more: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Install what the lab needs on this machine and does not find.
+
+    + more: packages by programs that somebody needs besides
+    """
     if os.geteuid() != 0:
         raise LabError(
             "the lab needs root: rootless containers have no address to ssh to; use sudo"
         )
-    missing = {package for program, package in HOST_PACKAGES.items() if not shutil.which(program)}
+    needed = {**HOST_PACKAGES, **more}
+    missing = {package for program, package in needed.items() if not shutil.which(program)}
     missing |= {package for file, package in HOST_FILES.items() if not Path(file).exists()}
     if not missing:
         return
