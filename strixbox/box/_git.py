@@ -23,11 +23,13 @@ SETTINGS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
 )
 # What git init writes, on any file system and of any version so far (git-config, core and
-# extensions).
+# extensions); and git clone, whose remote is never asked: a fetch names its URL.
 OURS = re.compile(
     r"\[core\]|\[extensions\]|filemode = true"
     r"|(repositoryformatversion|bare|logallrefupdates|symlinks|ignorecase|precomposeunicode"
     r"|objectformat|refstorage) = \w+"
+    r'|\[remote "origin"\]|url = \S+|fetch = \+refs/heads/[^\s:]+:refs/remotes/origin/[^\s:]+'
+    r'|\[branch "[^"\s\\]+"\]|remote = origin|merge = refs/heads/\S+'
 )
 NEW = (
     "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"
@@ -50,7 +52,7 @@ def git(path: str, *words: str, settings: tuple[str, ...] = ()) -> subprocess.Co
 
 
 def plain(config: str) -> str:
-    """The lines of a repository's config that git init writes; a new one where they are gone."""
+    """The lines of a config that git init and clone write; a new one where they are gone."""
     lines = config.splitlines(keepends=True)
     ours = "".join(line for line in lines if OURS.fullmatch(line.strip()))
     return ours if "repositoryformatversion" in ours else NEW

@@ -119,8 +119,22 @@ MEDDLING = {
     "echo '*.py -text' > .git/info/attributes": ".git/info/attributes",
     ": > .git/config": ".git/config",
     "git config include.path /etc/passwd": ".git/config",
+    "git config remote.origin.uploadpack 'touch pwned;'": ".git/config",
+    "git config url.ext::sh.insteadOf http": ".git/config",
     "echo mine >> main.py && touch .git/index.lock": "main.py",
 }
+
+
+@pytest.mark.parametrize("words", [(), ("--single-branch",), ("--depth", "1", "--no-local")])
+def test_a_clone_at_the_commit_is_right_as_it_is(
+    order: dict[str, str], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    clone = str(tmp_path / "clone")
+    subprocess.run(["git", "clone", "--quiet", *words, order["url"], clone], check=True)
+    detach = ["git", "-C", clone, "checkout", "--quiet", "--detach", order["commit"]]
+    subprocess.run(detach, check=True)
+    assert "remote" in Path(clone, ".git", "config").read_text()
+    assert seen(order | {"path": clone}) == []
 
 
 @pytest.mark.parametrize("meddling", MEDDLING)
