@@ -80,6 +80,16 @@ def ask(fact: type[BoxFact[T]], /, **query: Any) -> T:
     return cast(T, answers)
 
 
+def ask_or_none(fact: type[BoxFact[T]], /, **query: Any) -> T | None:
+    """The same while deploy.py is read, outside of operations; None where the box did not answer.
+
+    pyinfra has failed the box then.
+    """
+    key = (fact, json.dumps(query, sort_keys=True))
+    value: T | None = answers_of(host.name).get(key, lambda: box_fact(fact, **query))
+    return value
+
+
 def _in_parts(fact: type[BoxFact[T]], name: str, query: dict[str, Any]) -> Any:
     if not isinstance(query.get(name), tuple):
         return _ask(fact, **query)

@@ -14,9 +14,10 @@ from strixbox import agent as agent_module
 from strixbox import ahead, answers
 from strixbox.agent import AGENTS, Agent
 from strixbox.answers import ANSWERS, Answers
-from strixbox.facts import FileStates, FileText, Service
+from strixbox.facts import FileStates, FileText, Service, UserNodes
 from strixbox.operations import base
-from strixbox.operations.base import ask
+from strixbox.operations.base import ask, ask_or_none
+from tests.unit.box.conftest import ME
 from tests.unit.box.conftest import agent as started
 from tests.unit.test_agent import Pipes
 
@@ -170,6 +171,19 @@ def test_an_answer_that_fails_is_asked_for_again(
     monkeypatch.setattr(f"{base.__name__}.host.get_fact", lambda *_, **__: told, raising=False)
     assert ask(FileStates, paths=("\0",), content=True) == told
     assert agent.waited == 1
+
+
+def test_what_is_asked_while_planning_is_asked_ahead_too(agent: Counting, tmp_path: Path) -> None:
+    query = {"directory": str(tmp_path), "user": ME}
+    assert ask_or_none(UserNodes, **query) == {}
+    ahead.remember("deploy", BOX)
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "requirements.txt").write_text("torch\n")
+    ANSWERS[BOX] = Answers(agent.drop)
+    ahead.ask_ahead("deploy", BOX)
+    agent.waited = 0
+    assert [*(ask_or_none(UserNodes, **query) or ())] == ["node"]
+    assert agent.waited == 0
 
 
 def test_what_waits_for_something_is_asked_when_there_is_need(agent: Counting) -> None:
