@@ -218,6 +218,7 @@ class Unmoved(Bench):
         self.contenders = contenders
         self.boxes = []
         self.cells = []
+        self.counts = True
         self.left = runs_until_trouble
 
     def restore(self) -> None:

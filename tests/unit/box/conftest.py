@@ -139,7 +139,7 @@ def hold(folder: Path, holder: str, patience: float = 0) -> tuple[subprocess.Pop
         "holder": holder,
         "patience": patience,
     }
-    tell(process, lock=order)
     log = str(folder / "log" / "changes.jsonl")
     tell(process, log=log, about={"run": "7", "who": holder})
+    tell(process, lock=order)  # last: a word to an agent that waits for the lock ends it
     return process, hear(process)
