@@ -17,6 +17,7 @@ from strixbox.box._answering import unanswered
 from strixbox.box._backups import beside, keep_foreign
 from strixbox.box._links import point
 from strixbox.box._telling import tell
+from strixbox.box._units import unit_of
 
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
 # wrong with the GPU or a node ends it with the first work, not with the first answer.
@@ -34,18 +35,10 @@ def known(service: str) -> str | None:
 
     Where it does already it is not told: that takes longer than all else of a changed text.
     """
-    unit = shown(service, "NeedDaemonReload", "UnitFileState")
+    unit = unit_of(service, "NeedDaemonReload", "UnitFileState")
     if unit["NeedDaemonReload"] == "no" and unit["UnitFileState"] == "enabled":
         return None
     return systemctl("daemon-reload") or systemctl("enable", "--quiet", service)
-
-
-def shown(service: str, *properties: str) -> dict[str, str]:
-    """systemd's view of the unit; empty words where it has none."""
-    show = ["systemctl", "show", f"--property={','.join(properties)}", service]
-    answer = subprocess.run(show, capture_output=True, text=True, check=False)
-    told = dict(line.partition("=")[::2] for line in answer.stdout.splitlines())
-    return {name: told.get(name, "") for name in properties}
 
 
 def generation(path: str) -> dict[str, Any] | None:
@@ -97,7 +90,7 @@ def start(service: str, url: str, timeout: float) -> str | None:
     answered: float | None = None  # when, and by which process
     first = ""
     while (waited := time.monotonic() - begin) < timeout or answered is not None:
-        unit = shown(service, "ActiveState", "MainPID")
+        unit = unit_of(service, "ActiveState", "MainPID")
         state, process = unit["ActiveState"], unit["MainPID"]
         if state == "failed" or (answered is not None and state != "active"):
             when = "" if answered is None else " after it had answered"
@@ -154,7 +147,7 @@ def main(order: dict[str, Any]) -> None:
     if not os.path.islink(link) or os.readlink(link) != wanted["release"]:
         point(link, wanted["release"])
     # What differs may be the script of a profile that is not in use: a picture is not cut for that.
-    restart = order["restart"] or shown(service, "ActiveState")["ActiveState"] != "active"
+    restart = order["restart"] or unit_of(service, "ActiveState")["ActiveState"] != "active"
     trouble = start(service, wanted["url"], timeout) if restart else known(service)
     if trouble is None:
         answered(order, wanted["path"])

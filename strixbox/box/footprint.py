@@ -90,8 +90,8 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     unit files, by their paths: of somebody else they are no part of the answer.
     """
     mine = [path for path in query["units"] if not is_foreign(path)]
-    known = shown([os.path.basename(path) for path in mine], "LoadState") if mine else {}
-    units = [name for name, unit in known.items() if unit.get("LoadState") == "loaded"]
+    known = shown([os.path.basename(path) for path in mine], "LoadState")
+    units = [name for name, unit in known.items() if unit["LoadState"] == "loaded"]
     held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
     mount = os.path.realpath(query["mount"])
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:

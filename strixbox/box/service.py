@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from strixbox.box._answering import unanswered
-from strixbox.box._units import shown
+from strixbox.box._units import unit_of
 
 PROPERTIES = (
     *("LoadState", "UnitFileState", "ActiveState", "MainPID", "NeedDaemonReload"),
@@ -22,7 +22,7 @@ COMMAND = re.compile(rb"^\s*ExecStart\s*=", re.MULTILINE)
 
 def unit(service: str) -> dict[str, str]:
     """systemd's view of the unit."""
-    return shown((service,), *PROPERTIES)[service]
+    return unit_of(service, *PROPERTIES)
 
 
 def other_commands(drop_ins: str) -> list[str]:

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from strixbox.box._fstab import ours, unescape
-from strixbox.box._units import shown
+from strixbox.box._units import unit_of
 
 
 def fstab_lines(text: str, path: str) -> list[str]:
@@ -45,8 +45,8 @@ def mounted(mountinfo: str, path: str) -> dict[str, Any] | None:
 def stale(path: str) -> bool:
     """Whether systemd has not read the fstab entry of ``path`` as it stands now."""
     # systemctl knows the unit of a path (systemctl(1), "Parameter Syntax").
-    unit = shown((path,), "NeedDaemonReload", "LoadState")[path]
-    return unit.get("NeedDaemonReload") == "yes" or unit.get("LoadState") != "loaded"
+    unit = unit_of(path, "NeedDaemonReload", "LoadState")
+    return unit["NeedDaemonReload"] == "yes" or unit["LoadState"] != "loaded"
 
 
 def place(path: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ def main(query: dict[str, Any]) -> dict[str, dict[str, bool]]:
     known = shown(query["units"], "UnitFileState", "NeedDaemonReload")
     return {
         name: {
-            "enabled": unit.get("UnitFileState") == "enabled",
-            "stale": unit.get("NeedDaemonReload") == "yes",
+            "enabled": unit["UnitFileState"] == "enabled",
+            "stale": unit["NeedDaemonReload"] == "yes",
         }
         for name, unit in known.items()
     }

@@ -47,7 +47,7 @@ def test_systemd_is_told_of_a_unit_only_where_it_does_not_know_it(
 ) -> None:
     said: list[str] = []
     unit = {"NeedDaemonReload": stale, "UnitFileState": state}
-    monkeypatch.setattr(activate, "shown", lambda service, *names: unit)
+    monkeypatch.setattr(activate, "unit_of", lambda service, *names: unit)
     monkeypatch.setattr(activate, "systemctl", lambda *words: said.append(words[0]))
     assert activate.known("comfyui.service") is None
     assert said == told

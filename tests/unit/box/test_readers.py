@@ -371,7 +371,8 @@ def test_units_are_told_by_the_names_that_they_were_asked_by(
     }
     assert len(asked) == 1
     said = ""  # no systemd runs
-    assert shown(("a.service",), "UnitFileState") == {"a.service": {}}
+    assert shown(("a.service",), "UnitFileState") == {"a.service": {"UnitFileState": ""}}
+    assert shown((), "UnitFileState") == {}
 
 
 @pytest.mark.parametrize(
