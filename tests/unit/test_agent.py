@@ -21,7 +21,7 @@ from strixbox.facts import Account, FileStates, FileText, Seal
 from strixbox.operations import base
 from strixbox.operations.base import BoxTrouble, ask
 from strixbox.programs import Run, read
-from tests.unit.box.conftest import agent as started
+from tests.box.conftest import agent as started
 
 
 class Pipes:

@@ -17,8 +17,8 @@ from strixbox.answers import ANSWERS, Answers
 from strixbox.facts import FileStates, FileText, Service, UserNodes
 from strixbox.operations import base
 from strixbox.operations.base import ask, ask_or_none
-from tests.unit.box.conftest import ME
-from tests.unit.box.conftest import agent as started
+from tests.box.conftest import ME
+from tests.box.conftest import agent as started
 from tests.unit.test_agent import Pipes
 
 BOX = "halo1"

@@ -14,7 +14,7 @@ from strixbox.box import activate
 from strixbox.operations.base import BoxTrouble
 from strixbox.operations.files import difference, directory_is_right, refuse_lost
 from strixbox.tree import BoxDirectory
-from tests.unit.box.conftest import ME, MY_GROUP, asked, started
+from tests.box.conftest import ME, MY_GROUP, asked, started
 
 OWNER = {"owner": ME, "group": MY_GROUP}
 

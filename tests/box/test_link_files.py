@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.box.conftest import ME, OTHER, asked, needs_root, started
+from tests.box.conftest import ME, OTHER, asked, needs_root, started
 
 
 def test_a_link_is_made_and_replaced_but_no_file_is(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from strixbox.box.give_back import bashrc_before, give_back_bashrc
 from strixbox.box.tmpfs_mount import fstab_lines, mounted, place
 from strixbox.operations.mount import place_trouble
 from strixbox.operations.shell import has_block
-from tests.unit.box.conftest import ME, NO_FOOT, OTHER, asked, needs_root, started
+from tests.box.conftest import ME, NO_FOOT, OTHER, asked, needs_root, started
 
 ENTRY = "tmpfs /tmp/cache tmpfs size=1G,nofail 0 0"
 LINES = [b"export A=1"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import fetch_files
-from tests.unit.box.conftest import OTHER, needs_root, started
+from tests.box.conftest import OTHER, needs_root, started
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()

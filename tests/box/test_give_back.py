@@ -22,8 +22,8 @@ from strixbox.box.footprint import waiting
 from strixbox.box.fstab_entry import with_entry
 from strixbox.box.give_back import bashrc_before, fstab_before
 from strixbox.box.tmpfs_mount import fstab_lines
-from tests.unit.box.conftest import NO_FOOT, asked
-from tests.unit.box.test_text_files import BLOCK, LINES, TEXT
+from tests.box.conftest import NO_FOOT, asked
+from tests.box.test_text_files import BLOCK, LINES, TEXT
 
 PATH = "/tmp/cache"
 ENTRY = f"tmpfs {PATH} tmpfs size=1G,mode=0700,uid=1,gid=1,nosuid,nodev,nofail 0 0"

@@ -19,7 +19,7 @@ import pytest
 from strixbox.box import _disk, apt_key, environments, survey, user_nodes
 from strixbox.box._records import recorded
 from strixbox.box._units import shown
-from tests.unit.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
+from tests.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
 
 
 def gpg(home: Path, *words: str) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 from pyinfra.connectors.util import ASKPASS_COMMAND, SUDO_ASKPASS_ENV_VAR
 
 from strixbox.box import leftovers
-from tests.unit.box.conftest import ME, OTHER, asked, needs_root, started
+from tests.box.conftest import ME, OTHER, asked, needs_root, started
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import prove_release
-from tests.unit.box.conftest import ME
+from tests.box.conftest import ME
 
 GOOD = {"version": "2.6.0+rocm6.4.2", "hip": "6.4.43484", "archs": [], "gpu": "gfx1100"}
 

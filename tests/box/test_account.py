@@ -8,7 +8,7 @@ import pwd
 import pytest
 
 from strixbox.box._account import acting_as, become
-from tests.unit.box.conftest import ME, OTHER, needs_root
+from tests.box.conftest import ME, OTHER, needs_root
 
 
 def rights() -> tuple[int, int, set[int]]:

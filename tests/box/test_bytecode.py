@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from strixbox.operations.python import NEVER_LOADED
-from tests.unit.box.conftest import started
+from tests.box.conftest import started
 
 
 def test_what_is_loaded_is_compiled_and_nothing_is_run(tmp_path: Path) -> None:

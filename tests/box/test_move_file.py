@@ -14,7 +14,7 @@ import pytest
 
 from strixbox.box import move_file
 from strixbox.programs import source
-from tests.unit.box.conftest import ME, OTHER, needs_root, started
+from tests.box.conftest import ME, OTHER, needs_root, started
 
 BODY = os.urandom(1 << 20) + b"tail"
 # Ends the process before its n-th call of one of these: as a power cut would, between any two.

@@ -12,7 +12,7 @@ import pytest
 
 from strixbox.box import checkout
 from strixbox.box._backups import entries
-from tests.unit.box.conftest import asked, started
+from tests.box.conftest import asked, started
 
 
 def test_a_silent_server_ends_a_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

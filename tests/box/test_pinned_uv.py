@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from strixbox.box import pinned_uv
+from tests.box.conftest import asked, started
 from tests.lab.wheels import StandIn
-from tests.unit.box.conftest import asked, started
 
 VERSION = "0.9.18"
 

@@ -23,9 +23,9 @@ from strixbox.box import (
     rocm_remains,
 )
 from strixbox.box.removal import removed
+from tests.box.conftest import asked, started
 from tests.lab.content import armoured, gpg_key
 from tests.lab.debs import Deb, Repository
-from tests.unit.box.conftest import asked, started
 
 DPKG = """\
 rocm-core\tamd64\tii \t6.4.1.60401-83~24.04\tROCm Dev Support <rocm-dev.support@amd.com>

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import environments, hand_over
-from tests.unit.box.conftest import ME
+from tests.box.conftest import ME
 
 BUILDER = 54321  # no account and no process on this machine has it
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

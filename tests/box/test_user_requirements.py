@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import user_nodes, user_requirements
-from tests.unit.box.conftest import ME, OTHER, needs_root, started
+from tests.box.conftest import ME, OTHER, needs_root, started
 
 # Stands in for uv: keeps what it was asked, and fails where a package is called bad.
 UV = """#!/bin/sh

@@ -16,7 +16,7 @@ import pytest
 
 from strixbox.box.agent import Log
 from strixbox.programs import source
-from tests.unit.box.conftest import agent, hear, hold, tell
+from tests.box.conftest import agent, hear, hold, tell
 
 # Answers with the query; what it is told to do besides shows that a question is alone with itself.
 PROGRAM = """
