@@ -7,9 +7,8 @@ from strixbox.groups import command_line_data, read_group_data
 from strixbox.inventory import (
     InventoryError,
     boxes_file,
-    check_settings,
+    checked_boxes,
     have_known_hosts,
-    load_boxes,
 )
 from strixbox.run import expect
 from strixbox.selection import names_nothing
@@ -19,9 +18,7 @@ improve()
 _context = click.get_current_context(silent=True)
 _words = _context.params if _context else {}
 try:
-    _boxes = load_boxes(boxes_file())
-    _overrides = command_line_data(_context)
-    check_settings(_boxes, read_group_data(), _overrides)
+    _boxes = checked_boxes(boxes_file(), read_group_data(), command_line_data(_context))
     for _entry in _boxes.entries:
         have_known_hosts(_entry.known_hosts)
 except InventoryError as _error:

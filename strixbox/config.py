@@ -14,18 +14,16 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    model_validator,
 )
 
 from strixbox.codes import CODES
 from strixbox.digests import digest_of
-from strixbox.layout import OPT, STATE
+from strixbox.layout import BACKUPS, BUILDER, CACHE, LOGS, OPT, RUN, STATE
 from strixbox.locks import known_locks, lock_text, pins
+from strixbox.schema import Check, Section, mistakes_in
 
 TORCH_FAMILY = frozenset(
     {"torch", "torchvision", "torchaudio", "pytorch-triton-rocm", "triton", "triton-rocm"}
@@ -59,6 +57,8 @@ Url = Annotated[
 Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)*([+._-][0-9A-Za-z.+_-]+)?$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f.][^/\x00-\x1f]*$")]
+# What apt_preferences(5) takes for packages: names with globs; regular expressions are left out.
+PackagePattern = Annotated[str, StringConstraints(pattern=r"^[a-z0-9*][a-z0-9+.*?-]*$")]
 # Dots and capitals are common where accounts come from a directory (LDAP); systemd's User=, sudo
 # and runuser take them.
 UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")]
@@ -83,8 +83,9 @@ MODEL_FOLDERS: tuple[str, ...] = get_args(ModelFolder)
 _OWNED = tuple(
     PurePosixPath(path)
     for path in (
-        *(OPT, STATE, "/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr"),
-        *("/var/lib/apt", "/var/lib/dpkg"),
+        *(OPT, STATE, CACHE, BACKUPS, LOGS, RUN),
+        *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr"),
+        *("/var/backups", "/var/lib/apt", "/var/lib/dpkg"),
     )
 )
 # What no RAM disk may cover.
@@ -104,8 +105,11 @@ RESERVED_FLAGS = {
     "--listen": "comfyui_access",
     "--port": "comfyui_port",
     "--preview-method": "comfyui_preview",
+    "--quick-test-for-ci": "the proof of a release, which ends with it",
     "--temp-directory": "tmpfs_path",
 }
+# The toolkit gives these to what it starts, whatever a profile says.
+RESERVED_VARIABLES = frozenset({"PIP_CONSTRAINT", "STRIXBOX_UNIT", "UV_CONSTRAINT"})
 # Mutually exclusive in ComfyUI v0.3.64's own parser (comfy/cli_args.py).
 EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
     frozenset({"--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram", "--cpu"}),
@@ -120,7 +124,19 @@ EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"--cache-classic", "--cache-lru", "--cache-none"}),
     frozenset({"--force-fp32", "--force-fp16"}),
+    frozenset(
+        {
+            *("--fp32-unet", "--fp64-unet", "--bf16-unet", "--fp16-unet"),
+            *("--fp8_e4m3fn-unet", "--fp8_e5m2-unet", "--fp8_e8m0fnu-unet"),
+        }
+    ),
     frozenset({"--fp16-vae", "--fp32-vae", "--bf16-vae"}),
+    frozenset(
+        {
+            *("--fp8_e4m3fn-text-enc", "--fp8_e5m2-text-enc"),
+            *("--fp16-text-enc", "--fp32-text-enc", "--bf16-text-enc"),
+        }
+    ),
     frozenset({"--cuda-malloc", "--disable-cuda-malloc"}),
     frozenset({"--force-upcast-attention", "--dont-upcast-attention"}),
 )
@@ -128,12 +144,6 @@ EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
 
 # Words of a single run (rollback.py, uninstall.py), no settings of a box.
 RUN_DATA = frozenset({"purge_rocm", "release"})
-
-
-class Section(BaseModel):
-    """A frozen group of settings; an unknown key or a value of another type is an error."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Box(Section):
@@ -147,16 +157,23 @@ class Box(Section):
         description="preflight findings that are accepted on this box: code -> the reason"
     )
 
-    @model_validator(mode="after")
-    def _reasons_are_given(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """The account is a person's; findings are accepted by a known code, for a reason."""
+        return self._person(), self._reasons()
+
+    def _person(self) -> Check:
+        if self.user in (BUILDER, "root"):
+            yield (
+                f"box_user {self.user} is not a person's account; name the one that ComfyUI's"
+                " files belong to"
+            )
+
+    def _reasons(self) -> Check:
         for code, reason in self.accept.items():
             if code not in CODES:
-                raise ValueError(
-                    f"box_accept names {code}, which no check has; see docs/preflight.md"
-                )
+                yield f"box_accept names {code}, which no check has; see docs/preflight.md"
             if not reason.strip():
-                raise ValueError(f"box_accept of {code} needs a reason")
-        return self
+                yield f"box_accept of {code} needs a reason"
 
 
 class Rocm(Section):
@@ -168,19 +185,25 @@ class Rocm(Section):
     suite: Word = Field(description="suite of the repository")
     key_url: Url = Field(description="the repository's signing key, ASCII-armoured")
     key_fingerprint: Fingerprint = Field(description="fingerprint that key must have")
-    pinned: tuple[str, ...] = Field(description="package patterns pinned to AMD's repository")
+    pinned: tuple[PackagePattern, ...] = Field(
+        description="package patterns pinned to AMD's repository"
+    )
     disk_gib: int = Field(ge=0, le=500, description="disk room the packages need, GiB")
 
-    @model_validator(mode="after")
-    def _repository_is_of_this_version(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """The repository is that of the version, and something is installed from it."""
+        return self._repository(), self._packages()
+
+    def _repository(self) -> Check:
         if self.version and not self.repository.rstrip("/").endswith("/" + self.version):
-            raise ValueError(
+            yield (
                 f"rocm_repository {self.repository} is not the repository of rocm_version"
                 f" {self.version}; change both together"
             )
+
+    def _packages(self) -> Check:
         if self.version and not self.packages:
-            raise ValueError("rocm_packages is empty; set rocm_version to None to install none")
-        return self
+            yield "rocm_packages is empty; set rocm_version to None to install none"
 
 
 class Wheel(Section):
@@ -191,14 +214,16 @@ class Wheel(Section):
     url: Url
     sha256: Sha256 | None
 
-    @model_validator(mode="after")
-    def _url_names_this_wheel(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """The URL names this very wheel."""
+        return (self._file(),)
+
+    def _file(self) -> Check:
         name = self.url.rsplit("/", 1)[1].replace("%2B", "+")
         if not name.startswith(f"{self.project.replace('-', '_')}-{self.version}-"):
-            raise ValueError(f"the URL of {self.project} {self.version} names another file: {name}")
-        if not name.endswith(".whl"):
-            raise ValueError(f"the URL of {self.project} does not end in .whl: {name}")
-        return self
+            yield f"the URL of {self.project} {self.version} names another file: {name}"
+        elif not name.endswith(".whl"):
+            yield f"the URL of {self.project} does not end in .whl: {name}"
 
 
 class Python(Section):
@@ -219,41 +244,56 @@ class Python(Section):
         description="lock of ComfyUI's requirements in files/opt/strixbox/locks"
     )
 
-    @model_validator(mode="after")
-    def _wheels_fit(self) -> Self:
+    @property
+    def torch(self) -> Wheel | None:
+        """Torch's own wheel."""
+        return next((wheel for wheel in self.wheels if wheel.project == "torch"), None)
+
+    def checks(self) -> tuple[Check, ...]:
+        """The wheels are torch's family for this Python and ROCm, and the lock is for them."""
+        return self._family(), self._hip(), self._tags(), self._lock()
+
+    def _family(self) -> Check:
         projects = [wheel.project for wheel in self.wheels]
-        if "torch" not in projects:
-            raise ValueError("python_wheels has no torch")
+        if self.torch is None:
+            yield "python_wheels has no torch"
         for project in sorted({p for p in projects if projects.count(p) > 1}):
-            raise ValueError(f"python_wheels names {project} twice")
-        torch = next(wheel for wheel in self.wheels if wheel.project == "torch")
-        if self.hip is not None and f"+rocm{self.hip}." not in torch.version + ".":
-            raise ValueError(
+            yield f"python_wheels names {project} twice"
+
+    def _hip(self) -> Check:
+        torch = self.torch
+        if torch and self.hip is not None and f"+rocm{self.hip}." not in torch.version + ".":
+            yield (
                 f"python_wheels: torch {torch.version} is not built for ROCm {self.hip}; take AMD's"
                 " wheel, whose version ends in +rocm..., or mend python_hip"
             )
-        tag = "cp" + self.version.replace(".", "")
-        for wheel in self.wheels:
-            if f"-{tag}-" not in wheel.url and "-py3-" not in wheel.url:
-                raise ValueError(
-                    f"python_wheels: {wheel.project} is not built for Python {self.version} ({tag})"
-                )
-        return self
 
-    @model_validator(mode="after")
-    def _lock_fits(self) -> Self:
+    def _tags(self) -> Check:
+        tag = "cp" + self.version.replace(".", "")
+        other = [
+            wheel.project
+            for wheel in self.wheels
+            if f"-{tag}-" not in wheel.url and "-py3-" not in wheel.url
+        ]
+        if other:
+            yield (
+                f"python_wheels: {', '.join(other)} not built for Python {self.version} ({tag});"
+                " take other wheels, or mend python_version"
+            )
+
+    def _lock(self) -> Check:
         if self.requirements not in known_locks():
-            raise ValueError(
+            yield (
                 f"python_requirements names the lock {self.requirements}, which is not in"
                 f" files/opt/strixbox/locks; take one of {', '.join(known_locks())}"
             )
+            return
         locked = pins(lock_text(self.requirements), self.version).get("numpy")
         if locked is not None and locked != self.numpy:
-            raise ValueError(
+            yield (
                 f"python_numpy is {self.numpy} but the lock {self.requirements} has numpy {locked};"
                 f" set python_numpy to {locked}, or make a lock for {self.numpy} with bin/lock"
             )
-        return self
 
 
 class Node(Section):
@@ -285,12 +325,14 @@ class Comfyui(Section):
     keep_releases: int = Field(ge=2, le=10, description="releases kept on the box")
     release_disk_gib: int = Field(ge=1, le=200, description="disk room one release needs, GiB")
 
-    @model_validator(mode="after")
-    def _nodes_are_distinct(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """Each node has a directory of its own."""
+        return (self._node_names(),)
+
+    def _node_names(self) -> Check:
         names = [node.name for node in self.nodes]
         for name in sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"comfyui_nodes names {name} twice")
-        return self
+            yield f"comfyui_nodes names {name} twice"
 
 
 class Variable(Section):
@@ -308,19 +350,26 @@ class Profile(Section):
     variables: tuple[VariableName, ...]
     preload: bool
 
-    @model_validator(mode="after")
-    def _flags_are_sound(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """The flags are the profile's own to set, and ComfyUI's parser takes them together."""
+        return self._reserved(), self._exclusive()
+
+    def _reserved(self) -> Check:
         for flag in self.flags:
             if not re.fullmatch(r"[^\x00-\x1f'\"\\$`]+", flag):
-                raise ValueError(f"the flag {flag!r} holds a character that no flag needs")
+                yield f"the flag {flag!r} holds a character that no flag needs"
+            # argparse takes the beginning of a flag for the flag: --list for --listen.
             name = flag.split("=", 1)[0]
-            if name in RESERVED_FLAGS:
-                raise ValueError(f"the flag {name} is set by {RESERVED_FLAGS[name]}; leave it out")
+            meant = [full for full in RESERVED_FLAGS if len(name) > 2 and full.startswith(name)]
+            if meant:
+                yield f"the flag {name} is set by {RESERVED_FLAGS[meant[0]]}; leave it out"
+
+    def _exclusive(self) -> Check:
+        names = [flag.split("=", 1)[0] for flag in self.flags]
         for group in EXCLUSIVE_FLAGS:
-            both = [flag for flag in self.flags if flag in group]
+            both = [name for name in names if name in group]
             if len(both) > 1:
-                raise ValueError(f"the flags {' and '.join(both)} exclude each other; keep one")
-        return self
+                yield f"the flags {' and '.join(both)} exclude each other; keep one"
 
 
 class Launch(Section):
@@ -332,17 +381,21 @@ class Launch(Section):
     profiles: dict[Word, Profile] = Field(description="launch profiles: flags, variables, preload")
     shell: tuple[VariableName, ...] = Field(description="variables of the block in ~/.bashrc")
 
-    @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """Every variable that is used is there, and none is one that the toolkit sets."""
+        return self._names(), self._reserved()
+
+    def _reserved(self) -> Check:
+        for name in sorted(RESERVED_VARIABLES & self.variables.keys()):
+            yield f"launch_variables: {name} is set by the toolkit itself; leave it out"
+
+    def _names(self) -> Check:
         users: list[tuple[str, Iterable[str]]] = [("launch_shell", self.shell)]
         users += [(f"profile {name}", profile.variables) for name, profile in self.profiles.items()]
         for user, names in users:
             for name in names:
                 if name not in self.variables:
-                    raise ValueError(
-                        f"{user} names the variable {name}, absent in launch_variables"
-                    )
-        return self
+                    yield f"{user} names the variable {name}, absent in launch_variables"
 
 
 class Tools(Section):
@@ -377,19 +430,22 @@ class Models(Section):
     )
     manifest: tuple[Model, ...] = Field(description="model files that are managed")
 
-    @model_validator(mode="after")
-    def _manifest_is_sound(self) -> Self:
-        seen: set[tuple[str, str]] = set()
+    def checks(self) -> tuple[Check, ...]:
+        """Each model is named once, and has a tier to be in."""
+        return self._names(), self._tiers()
+
+    def _names(self) -> Check:
+        places = [(model.folder, model.name) for model in self.manifest]
+        for folder, name in sorted({place for place in places if places.count(place) > 1}):
+            yield f"models_manifest names {folder}/{name} twice"
+
+    def _tiers(self) -> Check:
         for model in self.manifest:
-            if (model.folder, model.name) in seen:
-                raise ValueError(f"models_manifest names {model.folder}/{model.name} twice")
-            seen.add((model.folder, model.name))
             if model.tier == "archive" and self.archive is None:
-                raise ValueError(
+                yield (
                     f"models_manifest puts {model.name} in the archive tier but models_archive is"
                     " None; set models_archive to the SATA disk's directory"
                 )
-        return self
 
 
 class Config(Section):
@@ -405,74 +461,103 @@ class Config(Section):
     tmpfs: Tmpfs
     models: Models
 
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """What two sections say fits together."""
+        return (
+            self._profile(),
+            self._rocm_of_torch(),
+            self._ram_disk_size(),
+            self._directories(),
+            self._ram_disk_covers_nothing(),
+            self._tiers_are_apart(),
+        )
+
+    def _profile(self) -> Check:
         if self.comfyui.profile not in self.launch.profiles:
             known = ", ".join(sorted(self.launch.profiles))
-            raise ValueError(
+            yield (
                 f"comfyui_profile {self.comfyui.profile!r} is not a launch profile;"
                 f" take one of {known}"
             )
+
+    def _rocm_of_torch(self) -> Check:
+        torch, release = self.python.torch, self.rocm.version
+        built = re.search(r"\+rocm(\d+(?:\.\d+)+)", torch.version) if torch else None
+        if torch is None or built is None:
+            return
+        if release is None:
+            if ".lw." in torch.version:
+                yield (
+                    f"python_wheels: torch {torch.version} is a lightweight wheel, which brings no"
+                    f" ROCm libraries; set rocm_version to {built[1]}"
+                )
+        elif not f"{release}.".startswith(f"{built[1]}."):
+            yield (
+                f"python_wheels: torch {torch.version} is built for ROCm {built[1]}, and"
+                f" rocm_version is {release}; change both together, or set rocm_version to None"
+            )
+
+    def _ram_disk_size(self) -> Check:
         if self.tmpfs.size_gib * 2 > self.box.ram_gib:
-            raise ValueError(
+            yield (
                 f"tmpfs_size_gib {self.tmpfs.size_gib} is more than half of box_ram_gib"
                 f" {self.box.ram_gib}; the GPU shares that memory"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _directories_are_apart(self) -> Self:
-        base = PurePosixPath(self.comfyui.base_directory)
-        ram = PurePosixPath(self.tmpfs.path)
-        paths = {"comfyui_base_directory": base, "tmpfs_path": ram}
+    def _directories(self) -> Check:
+        yield from _misplaced("comfyui_base_directory", self.comfyui.base_directory)
+        yield from _misplaced("tmpfs_path", self.tmpfs.path)
         if self.models.archive is not None:
-            paths["models_archive"] = PurePosixPath(self.models.archive)
-        for name, path in paths.items():
-            for root in _OWNED:
-                if name != "tmpfs_path" and _within(root, path) and path not in _SHARED:
-                    raise ValueError(
-                        f"{name} {path} holds {root}, which belongs to the system or to the"
-                        " toolkit; choose a directory of its own"
-                    )
-                if _within(path, root):
-                    raise ValueError(
-                        f"{name} {path} is inside {root}, which belongs to the system or to the"
-                        " toolkit; choose a directory of its own"
-                    )
-            if path in _SHARED:
-                raise ValueError(f"{name} {path} is shared with others; name a directory below it")
-            if name != "tmpfs_path" and (_within(path, ram) or _within(ram, path)):
-                raise ValueError(
+            yield from _misplaced("models_archive", self.models.archive)
+
+    def _ram_disk_covers_nothing(self) -> Check:
+        ram = PurePosixPath(self.tmpfs.path)
+        ours = {"comfyui_base_directory": self.comfyui.base_directory}
+        if self.models.archive is not None:
+            ours["models_archive"] = self.models.archive
+        for name, path in ours.items():
+            if _within(PurePosixPath(path), ram) or _within(ram, PurePosixPath(path)):
+                yield (
                     f"tmpfs_path {ram} and {name} {path} must not hold each other: what is on the"
                     " RAM disk is gone after a reboot"
                 )
-        home = PurePosixPath(self.box.home)
-        for root in (*_OWNED, *_NEEDED, home):
+                return
+        if any(_within(ram, root) for root in _OWNED):
+            return  # told as misplaced
+        for root in (*_OWNED, *_NEEDED, PurePosixPath(self.box.home)):
             if _within(root, ram):
-                raise ValueError(
+                yield (
                     f"tmpfs_path {ram} holds {root}, which the RAM disk would hide; choose a"
                     " directory of its own"
                 )
-        archive = paths.get("models_archive")
-        if archive and (_within(base, archive) or _within(archive, base / "models")):
-            raise ValueError(
+                return
+
+    def _tiers_are_apart(self) -> Check:
+        if self.models.archive is None:
+            return
+        base, archive = (
+            PurePosixPath(self.comfyui.base_directory),
+            PurePosixPath(self.models.archive),
+        )
+        if _within(base, archive) or _within(archive, base / "models"):
+            yield (
                 f"models_archive {archive} and the active tier {base}/models must not hold each"
                 " other; name a directory on the other disk"
             )
-        return self
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Self:
         """Build the configuration from flat ``section_field`` keys, all mistakes at once.
 
-        Keys of pyinfra itself (``ssh_...`` and ``_...``) are left alone.
+        Keys of pyinfra itself (``ssh_...`` and ``_...``) are left alone. The account is that of the
+        login, and its home and ComfyUI's directory follow from it, unless they are set.
 
         Raises:
             ConfigError: with one line per mistake, each naming the setting and the mend.
         """
         sections: dict[str, Any] = {}
         mistakes: list[str] = []
-        for key, value in data.items():
+        for key, value in _follow(data).items():
             if key.startswith(("ssh_", "_")) or key in RUN_DATA:
                 continue
             section, _, field = key.partition("_")
@@ -482,10 +567,11 @@ class Config(Section):
                 sections.setdefault(section, {})[field] = value
             else:
                 mistakes.append(f"{key}: there is no such setting{_nearest(key)}")
+        values = _tuples(sections)
         try:
-            config = cls.model_validate(_tuples(sections))
+            config = cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(mistakes + [_sentence(e) for e in error.errors()]) from None
+            raise ConfigError(mistakes + mistakes_in(values, cls, error, _sentence)) from None
         if mistakes:
             raise ConfigError(mistakes)
         return config
@@ -493,6 +579,35 @@ class Config(Section):
     def digest(self) -> str:
         """Short digest of all settings, recorded with every run."""
         return digest_of(self.model_dump(mode="json"))
+
+
+def _follow(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with those that follow from others and are not set themselves."""
+    whole = dict(data)
+    if isinstance(data.get("ssh_user"), str):
+        whole.setdefault("box_user", data["ssh_user"])
+    if "box_user" in whole:
+        whole.setdefault("box_home", f"/home/{whole['box_user']}")
+    if "box_home" in whole:
+        whole.setdefault("comfyui_base_directory", f"{whole['box_home']}/ComfyUI")
+    return whole
+
+
+def _misplaced(name: str, text: str) -> Check:
+    """Where no directory of the user's, and no RAM disk, may be."""
+    path = PurePosixPath(text)
+    if path in _SHARED:
+        yield f"{name} {path} is shared with others; name a directory below it"
+        return
+    for root in _OWNED:
+        inside = _within(path, root)
+        # What a RAM disk would hide is told as that.
+        if inside or (name != "tmpfs_path" and _within(root, path)):
+            yield (
+                f"{name} {path} {'is inside' if inside else 'holds'} {root}, which belongs to the"
+                " system or to the toolkit; choose a directory of its own"
+            )
+            return
 
 
 def _within(path: PurePosixPath, directory: PurePosixPath) -> bool:

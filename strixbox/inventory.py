@@ -6,18 +6,21 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError
 from pyinfra.api.arguments import all_argument_meta
 from pyinfra.api.inventory import Inventory
 from pyinfra.connectors.ssh import ConnectorData
 from typeguard import TypeCheckError, check_type
 
 from strixbox import lab
-from strixbox.config import Config, ConfigError, Section, UserName, Word
+from strixbox.config import Config, ConfigError, UserName, Word
+from strixbox.schema import Check, Section, mistakes_in, right_part
 
 ROOT = Path(__file__).parent.parent
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:%-]*$")]
@@ -31,7 +34,11 @@ _OWN_FIELDS = {
     "ssh_port": "port",
     "ssh_user": "user",
 }
-_PASSWORDS = frozenset({"ssh_password", "ssh_key_password", "_sudo_password", "_su_password"})
+PASSWORDS = frozenset({"ssh_password", "ssh_key_password", "_sudo_password", "_su_password"})
+NO_PASSWORDS = (
+    "keep passwords out of files; log in with a key (ssh-copy-id), sudo's password is asked for"
+    " when it is needed"
+)
 
 # Groups that mean something without a file in group_data.
 PLAIN_GROUPS = frozenset({"canary"})
@@ -66,39 +73,40 @@ class BoxEntry(Section):
     groups: tuple[GroupName, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _connection_is_sound(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        """pyinfra can connect with what is told, and no password is told."""
+        return self._connection(), self._key(), self._host_keys()
+
+    def _connection(self) -> Check:
         for key in self.settings:
-            if key in _PASSWORDS:
-                raise ValueError(
-                    f"settings.{key}: keep passwords out of files; log in with a key (ssh-copy-id),"
-                    " sudo's password is asked for when it is needed"
-                )
-            if key in _OWN_FIELDS:
-                raise ValueError(
-                    f"settings.{key}: write it as '{_OWN_FIELDS[key]}:' beside the box's name"
-                )
             known = _CONNECTION if key.startswith("ssh_") else all_argument_meta
-            if key.startswith(("ssh_", "_")) and key not in known:
-                raise ValueError(f"settings.{key}: pyinfra has no such setting; mend the spelling")
-            if key in _CONNECTION_TYPES:
+            if key in PASSWORDS:
+                yield f"settings.{key}: {NO_PASSWORDS}"
+            elif key in _OWN_FIELDS:
+                yield f"settings.{key}: write it as '{_OWN_FIELDS[key]}:' beside the box's name"
+            elif key.startswith(("ssh_", "_")) and key not in known:
+                yield f"settings.{key}: pyinfra has no such setting; mend the spelling"
+            elif key in _CONNECTION_TYPES:
                 try:
                     check_type(self.settings[key], _CONNECTION_TYPES[key])
                 except TypeCheckError as error:
-                    raise ValueError(f"settings.{key}: {error}; mend its type") from None
-        if self.key is not None and not _expanded(self.key).is_file():
-            raise ValueError(
-                f"key {self.key} is not there; make one with ssh-keygen, or leave it out"
-            )
-        if self.key is not None and not _is_private_key(_expanded(self.key)):
+                    yield f"settings.{key}: {error}; mend its type"
+
+    def _key(self) -> Check:
+        if self.key is None:
+            return
+        if not _expanded(self.key).is_file():
+            yield f"key {self.key} is not there; make one with ssh-keygen, or leave it out"
+        elif not _is_private_key(_expanded(self.key)):
             # pyinfra ends the run for every box over it.
-            raise ValueError(
+            yield (
                 f"key {self.key} is no private key; name the file without .pub that ssh-keygen made"
             )
+
+    def _host_keys(self) -> Check:
         known_hosts = self.known_hosts
         if "\0" in str(known_hosts) or known_hosts.is_dir():
-            raise ValueError(f"settings.ssh_known_hosts_file: {known_hosts} is no file")
-        return self
+            yield f"settings.ssh_known_hosts_file: {known_hosts} is no file"
 
     @property
     def known_hosts(self) -> Path:
@@ -107,18 +115,11 @@ class BoxEntry(Section):
         return _expanded(str(self.settings.get("ssh_known_hosts_file", default)))
 
     def data(self) -> dict[str, Any]:
-        """The host's data for pyinfra: how to reach it, and its own settings.
-
-        The account's home and ComfyUI's directory follow from the user unless they are set.
-        """
-        home = self.settings.get("box_home", f"/home/{self.user}")
+        """The host's data for pyinfra: how to reach it, and its own settings."""
         data: dict[str, Any] = {
             "ssh_hostname": self.address,
             "ssh_user": self.user,
             "ssh_port": self.port,
-            "box_user": self.user,
-            "box_home": home,
-            "comfyui_base_directory": f"{home}/ComfyUI",
         }
         if self.key is not None:
             data["ssh_key"] = str(_expanded(self.key))
@@ -139,12 +140,25 @@ class Boxes:
         return [(entry.name, entry.data()) for entry in self.entries]
 
     def groups(self) -> dict[str, list[str]]:
-        """Members by group, in the order in which the groups first appear."""
-        groups: dict[str, list[str]] = {group: [] for group in self.group_order}
+        """Members by group, in an order that every box's own list of its groups agrees with.
+
+        Of two groups' data the later group's wins, as pyinfra merges it.
+
+        Raises:
+            CycleError: where two boxes name their groups in contradictory orders.
+        """
+        order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(self.group_order, ()))
+        for before, after in pairwise(self.group_order):
+            order.add(after, before)
         for entry in self.entries:
             for group in entry.groups:
-                groups.setdefault(group, []).append(entry.name)
-        return groups
+                order.add(group)
+            for before, after in pairwise(entry.groups):
+                order.add(after, before)
+        return {
+            group: [entry.name for entry in self.entries if group in entry.groups]
+            for group in order.static_order()
+        }
 
     def only(self, names: Iterable[str]) -> Boxes:
         """These boxes of it alone, with the settings that they have among all."""
@@ -161,28 +175,56 @@ class InventoryError(ValueError):
         self.mistakes = mistakes
 
 
-def boxes_file() -> Path:
-    """The file that lists the boxes; ``STRIXBOX_BOXES`` names another one."""
-    return Path(os.environ.get("STRIXBOX_BOXES", ROOT / "boxes.yaml"))
+def boxes_file() -> Path | None:
+    """The file that lists the boxes; None where there is none, and the lab's boxes are meant.
+
+    ``STRIXBOX_BOXES`` names another one than boxes.yaml, and then it has to be there.
+    """
+    named = os.environ.get("STRIXBOX_BOXES")
+    path = Path(named) if named else ROOT / "boxes.yaml"
+    return path if named or path.exists() else None
 
 
-def load_boxes(path: Path) -> Boxes:
-    """Boxes of ``path``; without that file, the boxes of the running lab.
+def checked_boxes(
+    path: Path | None,
+    group_data: Mapping[str, Mapping[str, Any]],
+    overrides: Mapping[str, Any] | None = None,
+) -> Boxes:
+    """Boxes of ``path``, or those of the running lab, with sound settings each.
 
     Raises:
-        InventoryError: naming every mistake, or saying how to get a first box.
+        InventoryError: naming every mistake of the file and of all boxes' settings.
     """
-    if path.exists():
-        return Boxes(_parse(path), str(path))
+    boxes, mistakes = _read(path) if path else _lab_boxes()
+    try:
+        boxes.groups()
+    except CycleError as error:
+        names = ", ".join(error.args[1])
+        mistakes.append(
+            f"{boxes.source}: boxes name the groups {names} in contradictory orders; the later"
+            " group's settings win for all boxes alike, so name them in one order"
+        )
+        raise InventoryError(mistakes) from None
+    try:
+        check_settings(boxes, group_data, overrides)
+    except InventoryError as error:
+        mistakes += error.mistakes
+    if mistakes:
+        raise InventoryError(mistakes)
+    return boxes
+
+
+def _lab_boxes() -> tuple[Boxes, list[str]]:
     data = lab.load()
     if data is None or not data.boxes():
         raise InventoryError(
             [
-                f"{path.name} does not exist and no lab box runs; copy boxes.example.yaml to"
-                f" {path.name} and enter your box, or start a lab box with bin/lab up"
+                "boxes.yaml does not exist and no lab box runs; copy boxes.example.yaml to"
+                " boxes.yaml and enter your box, or start a lab box with bin/lab up"
             ]
         )
-    return Boxes(_entries(data.boxes(), "lab.json"), "the lab")
+    entries, mistakes = _entries(data.boxes(), "lab.json")
+    return Boxes(entries, "the lab"), mistakes
 
 
 def have_known_hosts(path: Path) -> None:
@@ -221,11 +263,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse(path: Path) -> tuple[BoxEntry, ...]:
+def _read(path: Path) -> tuple[Boxes, list[str]]:
+    """Boxes of a file, and what is wrong with them; a malformed one with what is right of it."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - safe
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InventoryError([f"{path} is not there; see STRIXBOX_BOXES, which names it"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InventoryError([f"{path} cannot be read: {error}; mend that"]) from None
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - safe
         json.dumps(content, default=str)  # refuses what holds itself
-    except (yaml.YAMLError, OSError, *_UNCAUGHT_BY_YAML) as error:
+    except (yaml.YAMLError, *_UNCAUGHT_BY_YAML) as error:
         where = " ".join(str(error).split())
         raise InventoryError([f"{path.name} is not YAML: {where}"]) from None
     if not isinstance(content, dict) or set(content) != {"boxes"}:
@@ -234,10 +283,11 @@ def _parse(path: Path) -> tuple[BoxEntry, ...]:
         )
     if not isinstance(content["boxes"], list) or not content["boxes"]:
         raise InventoryError([f"{path.name}: 'boxes' must be a list with at least one box"])
-    return _entries(content["boxes"], path.name)
+    entries, mistakes = _entries(content["boxes"], path.name)
+    return Boxes(entries, path.name), mistakes
 
 
-def _entries(raw: list[Any], where: str) -> tuple[BoxEntry, ...]:
+def _entries(raw: list[Any], where: str) -> tuple[tuple[BoxEntry, ...], list[str]]:
     mistakes: list[str] = []
     entries: list[BoxEntry] = []
     for number, item in enumerate(raw, start=1):
@@ -249,7 +299,11 @@ def _entries(raw: list[Any], where: str) -> tuple[BoxEntry, ...]:
                 item = item | {"groups": tuple(item["groups"])}
             entries.append(BoxEntry.model_validate(item))
         except ValidationError as error:
-            mistakes += [f"{where}, box {label}: {_entry_mistake(e)}" for e in error.errors()]
+            values = item if isinstance(item, dict) else {}
+            found = mistakes_in(values, BoxEntry, error, _entry_mistake)
+            mistakes += [f"{where}, box {label}: {mistake}" for mistake in found]
+            if values:
+                entries.append(_with_stand_ins(values, str(label)))
     names = [entry.name for entry in entries]
     for name in sorted({n for n in names if names.count(n) > 1}):
         mistakes.append(f"{where}: two boxes are called {name}; names must differ")
@@ -268,9 +322,14 @@ def _entries(raw: list[Any], where: str) -> tuple[BoxEntry, ...]:
                     f"{where}, box {entry.name}: there is no group {group};"
                     f" take one of {', '.join(sorted(known))}, or add group_data/{group}.py"
                 )
-    if mistakes:
-        raise InventoryError(mistakes)
-    return tuple(entries)
+    return tuple(entries), mistakes
+
+
+def _with_stand_ins(values: Mapping[str, Any], label: str) -> BoxEntry:
+    """A malformed entry with its right values alone, for a look at its settings as well."""
+    right = right_part(BoxEntry, values)
+    stand_ins = {"name": label, "address": f"box-{label}", "user": "user"}
+    return right.model_copy(update={k: v for k, v in stand_ins.items() if not hasattr(right, k)})
 
 
 def _entry_mistake(error: Any) -> str:
@@ -305,7 +364,7 @@ def check_settings(
 
     Raises:
         InventoryError: naming, for every mistake, the box, the setting and the mend; a mistake that
-            all boxes share is named once.
+            several boxes share is named once.
     """
     groups = {
         group: (members, dict(group_data.get(group, {})))

@@ -18,12 +18,15 @@ IN_USE = f"{GENERATIONS}/in-use"  # link to the one that answered last
 ETC = "/etc/strixbox"
 FOLDERS = ("custom_nodes", "input", "models", "output", "user")  # in the user's directory
 STATE = "/var/lib/strixbox"
+CACHE = "/var/cache/strixbox"
 BACKUPS = "/var/backups/strixbox"
-CHANGES = "/var/log/strixbox/changes.jsonl"  # who changed what on the box
+LOGS = "/var/log/strixbox"
+CHANGES = f"{LOGS}/changes.jsonl"  # who changed what on the box
 SERVICE = "comfyui.service"
-WHEELS = "/var/cache/strixbox/wheels"  # the stack's wheels, kept for the next release
+WHEELS = f"{CACHE}/wheels"  # the stack's wheels, kept for the next release
 RECORDS = f"{STATE}/files.json"  # hashes that were verified, and those of first use
 # Root's own, unlike /run/lock, where anybody could make or hold a lock before us.
 RUN = "/run/strixbox"
 RUN_LOCK = f"{RUN}/run"  # held by a run for as long as its connection lives
 WRITING = f"{RUN}/writing"  # held by every command that writes
+BUILDER = "strixbox"  # the account that builds environments, and may do nothing else

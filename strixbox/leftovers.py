@@ -11,6 +11,7 @@ from strixbox.layout import (
     BACKUPS,
     BIN,
     BOXTOOLS,
+    BUILDER,
     COMMAND,
     CURRENT,
     ETC,
@@ -25,7 +26,7 @@ from strixbox.layout import (
 )
 from strixbox.models import Places
 from strixbox.operations.apt import KEY, PIN, SOURCE
-from strixbox.operations.python import BUILDER, UV_ENVIRONMENT
+from strixbox.operations.python import UV_ENVIRONMENT
 from strixbox.release import Release, file_name
 
 ASIDE = ".strixbox-new"  # what a program of ours writes before it renames it into place

@@ -3,10 +3,9 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
-from strixbox.layout import LOCKS
+from strixbox.layout import BUILDER, LOCKS
 from strixbox.operations.files import place_files
 from strixbox.operations.python import (
-    BUILDER,
     build_account,
     python_environment,
     user_node_requirements,

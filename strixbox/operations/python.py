@@ -18,19 +18,18 @@ from pyinfra.context import host
 
 from strixbox.config import Python, Wheel
 from strixbox.facts import Account, Environments, FileStates, FileText, VerifiedFiles
-from strixbox.layout import LOCKS, OPT, RECORDS, WHEELS
+from strixbox.layout import BUILDER, CACHE, LOCKS, OPT, RECORDS, WHEELS
 from strixbox.locks import lock_text, pins
 from strixbox.nodes import unmet
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.programs import Run, write
 from strixbox.release import Release, file_name, overrides
 
-BUILDER = "strixbox"  # the account that builds environments
 # More than half of what the tools' packages bring: tests, fonts' tools, lexers of languages.
 NEVER_LOADED = r"/(distutils|f2py|fontTools|lexers|styles|testing|tests)/"
 # uv asks no file of the box's for settings, and never fetches an interpreter of its own.
 UV_ENVIRONMENT = {
-    "UV_CACHE_DIR": "/var/cache/strixbox/uv",
+    "UV_CACHE_DIR": f"{CACHE}/uv",
     "UV_NO_CONFIG": "1",
     "UV_NO_PROGRESS": "1",
     "UV_PYTHON_DOWNLOADS": "never",

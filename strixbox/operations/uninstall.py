@@ -13,6 +13,8 @@ from strixbox.layout import (
     BACKUPS,
     BIN,
     BOXTOOLS,
+    BUILDER,
+    CACHE,
     CHANGES,
     COMMAND,
     ETC,
@@ -31,7 +33,6 @@ from strixbox.layout import (
 from strixbox.leftovers import UV_CACHE, query, strays
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, ask_remains, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
-from strixbox.operations.python import BUILDER
 from strixbox.operations.shell import bashrc
 from strixbox.programs import Run, write
 from strixbox.purge import plan
@@ -43,7 +44,7 @@ UNITS = tuple(
 )
 OURS = (
     *("/etc/tmpfiles.d/strixbox.conf", COMMAND, KEY, PIN, SOURCE),
-    *(ETC, OPT, STATE, "/var/cache/strixbox"),
+    *(ETC, OPT, STATE, CACHE),
 )
 # What is removed by itself where one of those directories is a link, to a larger disk for one.
 INSIDE = (

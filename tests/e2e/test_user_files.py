@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from strixbox.groups import read_group_data
-from strixbox.layout import CURRENT
-from strixbox.operations.python import BUILDER
+from strixbox.layout import BUILDER, CURRENT
 from tests.e2e.conftest import Fleet
 from tests.lab import Box, difference
 

@@ -100,9 +100,20 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         "40 characters of 0-9 A-F",
     ),
     "another release's repository": (
-        put("rocm_version", "6.4.1"),
-        "not the repository of rocm_version 6.4.1",
+        put("rocm_repository", "https://repo.radeon.com/rocm/apt/6.4.1"),
+        "not the repository of rocm_version 6.4.2",
     ),
+    "ROCm of another release than torch's": (
+        lambda data: data.update(
+            rocm_version="6.4.1", rocm_repository="https://repo.radeon.com/rocm/apt/6.4.1"
+        ),
+        "is built for ROCm 6.4.2, and rocm_version is 6.4.1",
+    ),
+    "lightweight wheel without ROCm": (
+        lambda data: data.update(GROUPS["rocm_7_2"] | {"rocm_version": None}),
+        "set rocm_version to 7.2.1",
+    ),
+    "package pattern of two lines": (put("rocm_pinned", ["a\nPin: x"]), "rocm_pinned[0]"),
     "no packages": (put("rocm_packages", []), "rocm_packages is empty"),
     "package as a shell word": (put("rocm_packages", ["a; reboot"]), "rocm_packages[0]"),
     "one package as text": (put("rocm_packages", "rocm-libs"), "rocm_packages"),
@@ -139,6 +150,14 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         flags("--use-split-cross-attention", "--use-pytorch-cross-attention"),
         "exclude each other",
     ),
+    "two caches, one with a value": (flags("--cache-lru=10", "--cache-none"), "exclude each other"),
+    "two types of the model": (flags("--fp16-unet", "--bf16-unet"), "exclude each other"),
+    "two types of text encoders": (
+        flags("--fp16-text-enc", "--fp8_e5m2-text-enc"),
+        "exclude each other",
+    ),
+    "beginning of another setting's flag": (flags("--list", "::"), "is set by comfyui_access"),
+    "flag of the proof": (flags("--quick-test-for-ci"), "is set by the proof"),
     "flag of another setting": (flags("--port", "1"), "is set by comfyui_port"),
     "listen by flag": (flags("--listen=0.0.0.0"), "is set by comfyui_access"),
     "flag with a quote": (flags("--a'b"), "holds a character that no flag needs"),
@@ -194,6 +213,17 @@ MALFORMED: dict[str, tuple[Change, str]] = {
     "user as a number": (put("box_user", 7), "box_user: 7"),
     "user with a blank": (put("box_user", "anna b"), "box_user: 'anna b'"),
     "user that is an option": (put("box_user", "-anna"), "box_user: '-anna'"),
+    "user that builds": (put("box_user", "strixbox"), "is not a person's account"),
+    "root": (put("box_user", "root"), "is not a person's account"),
+    "models where uninstall clears": (
+        put("models_archive", "/var/cache/strixbox/models"),
+        "inside /var/cache/strixbox",
+    ),
+    "RAM disk over the backups": (put("tmpfs_path", "/var/backups"), "inside /var/backups"),
+    "variable of the toolkit": (
+        inner("launch_variables", "PIP_CONSTRAINT", value={"value": "/x", "does": "A constraint."}),
+        "PIP_CONSTRAINT is set by the toolkit",
+    ),
     "memory of a phone": (put("box_ram_gib", 4), "box_ram_gib: 4"),
 }
 
@@ -217,6 +247,53 @@ def test_all_mistakes_are_told_at_once(data: Data) -> None:
     told = "\n".join(caught.value.mistakes)
     for setting in ("comfyui_port", "tmpfs_path", "webui_x", "box_ram_gib"):
         assert setting in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        # Two of one section.
+        (
+            [put("python_numpy", "2.2.0"), put("python_hip", "7.2"), put("python_version", "3.11")],
+            ["has numpy 1.26.4", "not built for ROCm 7.2", "not built for Python 3.11"],
+        ),
+        ([put("box_accept", {"A.B": "x", "C.D": "x"})], ["names A.B", "names C.D"]),
+        ([flags("--port", "1", "--highvram", "--lowvram")], ["by comfyui_port", "exclude"]),
+        # Two sections with each other.
+        (
+            [put("comfyui_profile", "fast"), put("tmpfs_size_gib", 80)],
+            ["'fast' is not a launch profile", "more than half"],
+        ),
+        (
+            [put("tmpfs_path", "/etc"), put("comfyui_base_directory", "/opt/strixbox/x")],
+            ["tmpfs_path /etc is inside", "comfyui_base_directory /opt/strixbox/x is inside"],
+        ),
+        # One wrong by itself, others with each other, in its section and in others.
+        (
+            [
+                *(put("tmpfs_size_gib", 0), put("tmpfs_path", "/etc")),
+                *(put("rocm_suite", "a b"), put("rocm_packages", [])),
+                *(put("comfyui_port", 1), put("comfyui_profile", "fast"), put("webui", 1)),
+            ],
+            [
+                *("tmpfs_size_gib: 0", "tmpfs_path /etc is inside"),
+                *("rocm_suite", "rocm_packages is empty"),
+                *("comfyui_port: 1", "'fast' is not", "webui: there is no such setting"),
+            ],
+        ),
+    ],
+)
+def test_mistakes_of_every_kind_are_told_at_once(
+    data: Data, changes: list[Change], words: list[str]
+) -> None:
+    for change in changes:
+        change(data)
+    with pytest.raises(ConfigError) as caught:
+        Config.load(data)
+    told = caught.value.mistakes
+    assert len(told) == len(words), told
+    for part in words:
+        assert [line for line in told if part in line], (part, told)
 
 
 def test_both_stacks_are_sound_and_differ_where_they_should(data: Data) -> None:

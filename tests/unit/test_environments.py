@@ -10,9 +10,10 @@ from pyinfra.api.command import StringCommand
 
 from strixbox import facts
 from strixbox.config import Config
+from strixbox.layout import BUILDER
 from strixbox.nodes import troubles, unmet
 from strixbox.operations import base, python
-from strixbox.operations.python import BUILDER, lacking, uv_program
+from strixbox.operations.python import lacking, uv_program
 from strixbox.programs import Run
 from strixbox.release import Release
 

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from strixbox.inventory import ROOT, InventoryError, check_settings, load_boxes
+from strixbox.groups import read_group_data
+from strixbox.inventory import (
+    ROOT,
+    Boxes,
+    InventoryError,
+    boxes_file,
+    check_settings,
+    checked_boxes,
+)
 from tests.unit.conftest import GROUPS
 
 BOX: dict[str, Any] = {"name": "halo1", "address": "192.0.2.1", "user": "anna"}
@@ -55,6 +63,11 @@ def written(folder: Path, boxes: Any) -> Path:
     return path
 
 
+def load_boxes(path: Path) -> Boxes:
+    """Boxes of a file, with the data of the groups as it stands."""
+    return checked_boxes(path, GROUPS)
+
+
 @pytest.mark.parametrize("case", MALFORMED)
 def test_a_malformed_entry_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None:
     boxes, words = MALFORMED[case]
@@ -64,6 +77,82 @@ def test_a_malformed_entry_is_refused_in_one_sentence(tmp_path: Path, case: str)
     assert words in sentence
     assert "boxes.yaml" in sentence
     assert "hunter2" not in sentence
+
+
+def test_a_wrong_entry_hides_no_mistake_of_its_settings_and_of_others(tmp_path: Path) -> None:
+    boxes = [
+        BOX | {"port": "x", "settings": {"comfyui_port": 1, "ssh_prot": 2, "ssh_password": "x"}},
+        BOX | {"name": "halo2", "address": "h2", "settings": {"tmpfs_size_gib": 80}},
+        {"name": "halo3", "settings": {"tmpfs_size_gib": 80, "webui": 1}},
+    ]
+    with pytest.raises(InventoryError) as caught:
+        load_boxes(written(tmp_path, boxes))
+    told = caught.value.mistakes
+    words = [
+        *("halo1: port", "halo1: settings.ssh_prot", "halo1: settings.ssh_password"),
+        *("halo3: address is missing", "halo3: user is missing"),
+        *("box halo1: comfyui_port", "boxes halo2, halo3: tmpfs_size_gib", "box halo3: webui"),
+    ]
+    assert len(told) == len(words), told
+    for part in words:
+        assert [line for line in told if part in line], part
+
+
+def test_groups_in_contradictory_orders_are_refused(tmp_path: Path) -> None:
+    boxes = [
+        BOX | {"groups": ["canary", "rocm_7_2"]},
+        BOX | {"name": "halo2", "address": "h2", "groups": ["rocm_7_2", "canary"]},
+    ]
+    with pytest.raises(InventoryError) as caught:
+        load_boxes(written(tmp_path, boxes))
+    (told,) = caught.value.mistakes
+    assert "in contradictory orders" in told
+    assert "canary" in told
+
+
+def test_the_order_of_a_boxs_groups_holds_whoever_comes_first(tmp_path: Path) -> None:
+    boxes = [
+        BOX | {"groups": ["rocm_7_2"]},
+        BOX | {"name": "halo2", "address": "h2", "groups": ["canary", "rocm_7_2"]},
+    ]
+    assert list(load_boxes(written(tmp_path, boxes)).groups()) == ["canary", "rocm_7_2"]
+
+
+def test_a_file_that_is_named_and_not_there_is_no_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIXBOX_BOXES", "/no/boxes.yaml")
+    with pytest.raises(InventoryError, match=r"/no/boxes.yaml is not there; see STRIXBOX_BOXES"):
+        checked_boxes(boxes_file(), GROUPS)
+
+
+def test_without_a_file_the_labs_boxes_are_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIXBOX_BOXES", "")
+    monkeypatch.setattr("strixbox.inventory.ROOT", tmp_path)
+    assert boxes_file() is None
+    monkeypatch.setattr("strixbox.lab.LAB_FILE", tmp_path / "lab.json")
+    with pytest.raises(InventoryError, match=r"no lab box runs; copy boxes\.example\.yaml"):
+        checked_boxes(None, GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("comfyui_port = PORT", "group_data/mine.py does not run: NameError"),
+        ("comfyui_port = ", "group_data/mine.py does not run: SyntaxError"),
+        ("_sudo_password = 'x'", "group_data/mine.py: _sudo_password: keep passwords out"),
+    ],
+)
+def test_a_groups_file_that_does_not_run_is_told(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InventoryError, match=words):
+        read_group_data(tmp_path)
+
+
+def test_what_a_groups_file_imports_is_no_setting(tmp_path: Path) -> None:
+    text = "import os.path\nfrom pathlib import Path as P\n_HOME = P('/x')\nbox_home = str(_HOME)\n"
+    (tmp_path / "mine.py").write_text(text)
+    assert read_group_data(tmp_path) == {"mine": {"box_home": "/x"}}
 
 
 @pytest.mark.parametrize(
@@ -137,6 +226,10 @@ def test_the_users_directories_follow_from_the_user(tmp_path: Path) -> None:
     cfg = check_settings(boxes, GROUPS)["halo1"]
     assert cfg.box.user == "anna"
     assert cfg.comfyui.base_directory == "/home/anna/ComfyUI"
+    cfg = check_settings(boxes, GROUPS, {"box_home": "/srv/anna"})["halo1"]
+    assert cfg.comfyui.base_directory == "/srv/anna/ComfyUI"
+    groups = GROUPS | {"all": GROUPS["all"] | {"box_user": "comfy"}}
+    assert check_settings(boxes, groups)["halo1"].box.home == "/home/comfy"
 
 
 def test_the_example_is_sound() -> None:

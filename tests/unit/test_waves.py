@@ -60,8 +60,8 @@ def test_boxes_that_are_not_parted() -> None:
 
 
 def test_a_box_has_the_same_settings_in_its_wave_as_among_all() -> None:
-    # Alone, halo3 would name the groups the other way round, and the later group's data wins.
-    boxes = boxes_of(halo1=("one",), halo2=("two",), halo3=("canary", "two", "one"))
+    # Among all, "one" comes before "two" for every box; in a wave, two's member may come first.
+    boxes = boxes_of(halo1=("one",), halo2=("two",), halo3=("canary", "one", "two"))
     groups = read_group_data() | {"one": {"comfyui_port": 9001}, "two": {"comfyui_port": 9002}}
     whole = check_settings(boxes, groups)
     waves = plan(boxes, DEPLOY)
