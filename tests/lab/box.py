@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from strixbox.lab import NUMBER
-from tests.lab.podman import LIMITS, LabError, podman
+from tests.lab.podman import LIMITS, LabError, podman, run
 
 PREFIX = "strixbox-" if NUMBER == 1 else f"strixbox{NUMBER}-"
 NETWORK = f"{PREFIX}lab"
@@ -27,6 +27,35 @@ START = (
     *("--add-host", f"mirror.lab:{MIRROR_ADDRESS}", "--add-host", f"radeon.lab:{MIRROR_ADDRESS}"),
     *LIMITS,
 )
+
+
+# Process 1 of each container as this machine numbers it, with the time at which it was started.
+_INIT: dict[str, tuple[int, str]] = {}
+_ENVIRONMENT = {
+    "HOME": "/root",
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
+
+
+def entered(container: str, words: list[str], text: str) -> subprocess.CompletedProcess[str]:
+    """Run words as root within a container's namespaces: 7 ms, where podman exec takes 0.3 s."""
+    if container not in _INIT or _start_time(_INIT[container][0]) != _INIT[container][1]:
+        pid = int(podman("inspect", "--format", "{{.State.Pid}}", container).stdout)
+        started = _start_time(pid) if pid else ""
+        if not started:
+            return subprocess.CompletedProcess(words, 125, "", f"{container} does not run")
+        _INIT[container] = pid, started
+    enter = ("nsenter", "--all", f"--target={_INIT[container][0]}", "--")
+    return run(*enter, *words, check=False, text=text, environment=_ENVIRONMENT)
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, so that a number that was given anew is not taken for it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]  # starttime of proc(5)
 
 
 @cache
@@ -52,9 +81,12 @@ class Box:
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell line or words inside the box."""
         words = ["sh", "-c", command] if isinstance(command, str) else command
-        answer = podman(
-            *("exec", "-i", "--user", user, self.container), *words, check=False, text=text
-        )
+        if user == "root":
+            answer = entered(self.container, words, text)
+        else:
+            answer = podman(
+                *("exec", "-i", "--user", user, self.container), *words, check=False, text=text
+            )
         if check and answer.returncode != 0:
             raise LabError(f"{self.name}: {command} failed: {answer.stdout}{answer.stderr}")
         return answer
@@ -102,6 +134,7 @@ class Box:
 
     def power_off(self) -> None:
         """End it at once, as when the power fails."""
+        _INIT.pop(self.container, None)
         podman("kill", self.container)
 
     def power_on(self) -> None:
@@ -111,6 +144,7 @@ class Box:
 
     def remove(self) -> None:
         """Take it away with its disk."""
+        _INIT.pop(self.container, None)
         podman("rm", "--force", "--time", "0", "--volumes", self.container, check=False)
 
     def wait(self, seconds: float = 60) -> None:
@@ -128,6 +162,7 @@ class Box:
 def start_box(name: str, image: str, key: Path) -> Box:
     """Start a box from an image, in place of one of that name."""
     container = PREFIX + name
+    _INIT.pop(container, None)
     podman("rm", "--force", "--time", "0", "--volumes", container, check=False)
     address = fixed_address(name, key.parent)
     podman(

@@ -18,6 +18,7 @@ HOST_PACKAGES = {
     "ssh-keygen": "openssh-client",
     "newuidmap": "uidmap",
     "ip": "iproute2",
+    "nsenter": "util-linux",
     "dpkg-deb": "dpkg",
     "iptables": "iptables",  # netavark 1.4 sets up the network with it
 }
@@ -34,13 +35,18 @@ class LabError(RuntimeError):
 
 
 def run(
-    *words: str, check: bool = True, text: str | None = None, timeout: float = 600
+    *words: str,
+    check: bool = True,
+    text: str | None = None,
+    timeout: float = 600,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of this machine; failing, the error tells its last words."""
     try:
         answer = subprocess.run(
             words,
             input=text,
+            env=environment,
             capture_output=True,
             text=True,
             errors="replace",
