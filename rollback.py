@@ -2,6 +2,7 @@
 
 from pyinfra.context import config, host
 
+from strixbox.command_line import told_data
 from strixbox.config import Config
 from strixbox.run import begin
 from tasks.rollback import rollback
@@ -11,4 +12,4 @@ config.SUDO = True
 
 cfg = Config.load(host.data.dict())
 begin(cfg, entry="rollback")
-rollback(cfg=cfg, wanted=host.data.get("release"))
+rollback(cfg=cfg, wanted=told_data("release"))

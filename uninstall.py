@@ -2,6 +2,7 @@
 
 from pyinfra.context import config, host
 
+from strixbox.command_line import told_data
 from strixbox.config import Config
 from strixbox.run import begin
 from tasks.uninstall import uninstall
@@ -11,4 +12,4 @@ config.SUDO = True
 
 cfg = Config.load(host.data.dict())
 begin(cfg, entry="uninstall")
-uninstall(cfg=cfg, purge_rocm=host.data.get("purge_rocm") is True)
+uninstall(cfg=cfg, purge_rocm=told_data("purge_rocm") == "true")

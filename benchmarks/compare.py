@@ -28,7 +28,7 @@ from benchmarks.measure import BenchError, Measured, run
 from benchmarks.report import OURS, Cell, as_json, relations, table
 from benchmarks.states import unexplained
 from strixbox.groups import read_group_data
-from strixbox.run import toolkit_commit
+from strixbox.toolkit import toolkit_commit
 from strixbox.tree import ROOT
 from tests.lab import Box, Lab, LabError, difference
 from tests.lab.podman import install_host_packages

@@ -61,6 +61,10 @@ class Agent:
         except GONE as error:
             raise NoAgent(f"the connection ended: {error or type(error).__name__}") from None
 
+    def lives(self) -> bool:
+        """Whether it holds the lock, as far as is known here: it is not asked."""
+        return not (self.gone or self.channel.closed or self.channel.exit_status_ready())
+
     def tell(self, **line: Any) -> None:
         """Send one line.
 

@@ -83,8 +83,6 @@ class Answers:
         return key in self._known and time.monotonic() - self._known[key][0] < FRESH
 
 
-# By box whose agent ended, and with it the lock: why nothing more is done there.
-LOST: dict[str, str] = {}
 # By box, of those whose commands all are heard of.
 ANSWERS: dict[str, Answers] = {}
 

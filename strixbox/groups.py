@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from strixbox.config import RUN_DATA
 from strixbox.inventory import NO_PASSWORDS, PASSWORDS, ROOT, InventoryError
 
 
@@ -39,6 +40,8 @@ def _values(file: Path) -> dict[str, Any]:
     values = {k: v for k, v in found.items() if not k.startswith("__") and k not in imported}
     for name in sorted(values.keys() & PASSWORDS):
         raise InventoryError([f"group_data/{file.name}: {name}: {NO_PASSWORDS}"])
+    for name in sorted(values.keys() & RUN_DATA):
+        raise InventoryError([f"group_data/{file.name}: {name} is for one run alone; use --data"])
     return {key: value for key, value in values.items() if not key.startswith("_")}
 
 

@@ -19,7 +19,7 @@ from pyinfra.connectors.ssh import ConnectorData
 from typeguard import TypeCheckError, check_type
 
 from strixbox import lab
-from strixbox.config import Config, ConfigError, UserName, Word
+from strixbox.config import RUN_DATA, Config, ConfigError, UserName, Word
 from strixbox.schema import Check, Section, mistakes_in, right_part
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +82,8 @@ class BoxEntry(Section):
             known = _CONNECTION if key.startswith("ssh_") else all_argument_meta
             if key in PASSWORDS:
                 yield f"settings.{key}: {NO_PASSWORDS}"
+            elif key in RUN_DATA:
+                yield f"settings.{key}: it is for one run alone; give it with --data, when it is"
             elif key in _OWN_FIELDS:
                 yield f"settings.{key}: write it as '{_OWN_FIELDS[key]}:' beside the box's name"
             elif key.startswith(("ssh_", "_")) and key not in known:

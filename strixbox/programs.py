@@ -19,8 +19,9 @@ from paramiko import SSHException
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
-from strixbox.answers import LOST, forget
+from strixbox.answers import forget
 from strixbox.layout import RUN, WRITING
+from strixbox.lost import why_lost
 
 if TYPE_CHECKING:
     from pyinfra.api.arguments import ConnectorArguments
@@ -72,8 +73,9 @@ class Run(StringCommand):
 
         Nothing is run where the box's lock is lost: another run may work there by now.
         """
-        if host.name in LOST:
-            told = f"Nothing more was done on this box: {LOST[host.name]}."
+        lost = why_lost(host.name)
+        if lost is not None:
+            told = f"Nothing more was done on this box: {lost}."
             return False, CommandOutput([OutputLine("stderr", told)])
         connector_arguments.update(self.connector_arguments)
         forget(host.name)

@@ -1,52 +1,43 @@
-"""One run over the boxes: the lock on each, the summary at the end, the record under runs/."""
+"""One run over the boxes: how it begins on each, what becomes of it, and how it ends."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import getpass
 import json
 import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 import click
-from gevent import GreenletExit
-from paramiko import Transport
-from pyinfra import logger
-from pyinfra.api.command import StringCommand
-from pyinfra.api.host import Host, HostData
-from pyinfra.api.state import BaseStateCallback, State, StateStage
+from gevent import get_hub
+from pyinfra.api.host import Host
+from pyinfra.api.operation import OperationMeta
+from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import config, host, state
 
-from strixbox.agent import AGENTS, GONE, Agent, NoAgent
+from strixbox.agent import AGENTS
 from strixbox.ahead import ask_ahead, remember
-from strixbox.answers import ANSWERS, LOST, Answers, forget
+from strixbox.answers import forget
+from strixbox.command_line import READ_ONLY, answer_questions, dry_run, idle, wrong_run_data
 from strixbox.config import Config
-from strixbox.inventory import Boxes
-from strixbox.journal import JOURNALS, Journal
-from strixbox.layout import CHANGES, RUN_LOCK, WRITING
-from strixbox.operations.base import FORESEEN
-from strixbox.programs import CONNECTION_ENDED
+from strixbox.connect import hold_box, keep_log
+from strixbox.inventory import ROOT, Boxes
+from strixbox.journal import JOURNALS
+from strixbox.layout import CHANGES
+from strixbox.lost import LOST
+from strixbox.operations.base import FORESEEN, REFUSED, refuse
+from strixbox.report import BoxReport, Row, login_words, title, way_to_comfyui
+from strixbox.toolkit import ask_git, toolkit_commit
 from strixbox.upstream import improve
 from strixbox.waves import Wave, part
 from strixbox.waves import plan as waves_of
-
-ROOT = Path(__file__).parent.parent
-# Seconds that a run waits for what an earlier one, whose connection was cut, left working.
-PATIENCE = 300
-ALIVE = 15  # seconds between two signs of life; a box that misses four of them is gone
 
 
 class RunLog:
@@ -62,11 +53,10 @@ class RunLog:
         self.started = datetime.now(UTC)
         self.began = time.monotonic()
         self.configs: dict[str, Config] = {}
-        self.refused: dict[str, str] = {}
         self.listens = False  # to pyinfra's callbacks
         self.interrupted = False
         self.failed_before: set[str] = set()  # boxes that had failed when it was interrupted
-        self.cut: set[tuple[str, str]] = set()  # operations that its end made fail
+        self.cut: set[tuple[str, str]] = set()  # operations that failed only because of that
         self.last: dict[str, str] = {}  # operation by box
         self.begun: dict[tuple[str, str], float] = {}
         self.seconds: dict[tuple[str, str], float] = {}
@@ -105,7 +95,7 @@ class RunLog:
     def _forget(self, box: str, op_hash: str) -> None:
         """Drop what was answered while planning, or before another operation changed the box.
 
-        Also one of somebody else's, such as server.shell.
+        Also after operations that are not ours, such as server.shell.
         """
         before = self.last.get(box)
         self.last[box] = op_hash
@@ -126,15 +116,19 @@ class RunLog:
         (name, *_) = self.state.op_meta[op_hash].names
         return str(name)
 
-    def operations(self, box: Host) -> list[dict[str, Any]]:
+    def rows(self, box: Host) -> list[Row]:
         """Every operation that was planned for a box, in order, with its outcome."""
-        rows = []
+        rows: list[Row] = []
         for op_hash in self.state.get_op_order():
             if op_hash not in self.state.ops[box]:
                 continue
             meta = self.state.ops[box][op_hash].operation_meta
-            row: dict[str, Any] = {"operation": self.name(op_hash)}
             foreseen = FORESEEN.get((box.name, op_hash))
+            row: Row = {
+                "operation": self.name(op_hash),
+                "outcome": "unchanged",
+                "seconds": round(self.seconds.get((box.name, op_hash), 0.0), 3),
+            }
             if not meta.is_complete() and foreseen:
                 row["outcome"] = "would fail"
                 row["says"] = foreseen
@@ -145,146 +139,86 @@ class RunLog:
             elif meta.did_error():
                 row["outcome"] = "failed"
                 row["says"] = meta.stderr_lines[-1] if meta.stderr_lines else ""
-            else:
-                row["outcome"] = "changed" if meta.did_change() else "unchanged"
-            row["seconds"] = round(self.seconds.get((box.name, op_hash), 0.0), 3)
+            elif meta.did_change():
+                row["outcome"] = "changed"
             rows.append(row)
         return rows
+
+    def report(self, box: Host) -> BoxReport:
+        """How the run ended on a box."""
+        cfg = self.configs.get(box.name)
+        # What an interruption ends fails by that alone.
+        failed = {one.name for one in self.state.failed_hosts}
+        # After these, what runs is not what the settings say.
+        as_set = self.entry not in ("rollback", "uninstall")
+        return BoxReport(
+            name=box.name,
+            rows=self.rows(box),
+            config=cfg,
+            refused=REFUSED.get(box.name),
+            failed=box.name in (self.failed_before if self.interrupted else failed),
+            reached=box in self.state.activated_hosts,
+            interrupted=self.interrupted,
+            dry=dry_run(),
+            login=login_words(box.data),
+            following=way_to_comfyui(cfg, box.data) if cfg and as_set else (),
+        )
 
     def finish(self) -> None:
         """Print the summary and write the record; called once, however the run ended."""
         if not self.state.initialised:
             return  # no inventory, and so no box, came of it
-        boxes = {box.name: self.operations(box) for box in self._boxes()}
+        reports = [self.report(box) for box in self._boxes()]
+        seconds = round(time.monotonic() - self.began, 3)
         record = {
             "entry": self.entry,
             "wave": self.wave.name if self.wave else None,
             "started": self.started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self.began, 3),
+            "seconds": seconds,
             "toolkit": toolkit_commit(),
             "dry": dry_run(),
             "interrupted": self.interrupted,
-            "boxes": {
-                name: {
-                    "outcome": self.outcome(name, rows),
-                    "config": self.configs[name].digest() if name in self.configs else None,
-                    "stack": self.configs[name].stack if name in self.configs else None,
-                    "trouble": self.trouble(name, rows),
-                    "operations": rows,
-                }
-                for name, rows in boxes.items()
-            },
+            "boxes": {report.name: report.record() for report in reports},
         }
-        path = self._write(record)
-        for name, rows in boxes.items():
-            if self.outcome(name, rows) == "unchanged":
-                remember(self.entry, name)
+        for report in reports:
+            if report.outcome == "unchanged":
+                remember(self.entry, report.name)
         unlogged = {
-            name: JOURNALS[name].end(self.outcome(name, rows))
-            for name, rows in boxes.items()
-            if name in JOURNALS
+            report.name: JOURNALS[report.name].end(report.outcome)
+            for report in reports
+            if report.name in JOURNALS
         }
-        title = f"{self.wave.title}, " if self.wave else ""
-        click.echo(f"\n--> {title}{summary_title(record)}", err=True)
-        for name, rows in boxes.items():
-            for line in self._lines(name, rows):
+        wave = f"{self.wave.title}, " if self.wave else ""
+        click.echo(f"\n--> {wave}{title(self.entry, reports, seconds, dry=dry_run())}", err=True)
+        for report in reports:
+            for line in report.lines():
                 click.echo(f"    {line}", err=True)
-            if unlogged.get(name):
+            if unlogged.get(report.name):
                 told = f"  {CHANGES} lacks changes of this run: it could not be written"
-                click.echo(f"    {told} ({unlogged[name]})", err=True)
+                click.echo(f"    {told} ({unlogged[report.name]})", err=True)
         if self.interrupted:
             click.echo("    interrupted; run the same command again to finish", err=True)
-        click.echo(f"    record: {path.relative_to(ROOT)}", err=True)
         if self.pipe:
             with suppress(BrokenPipeError), self.pipe:
                 json.dump(record, self.pipe)
+        self._write(json.dumps(record, indent=1) + "\n")
 
     def _boxes(self) -> list[Host]:
         wanted = [box for box in self.state.inventory if self.state.is_host_in_limit(box)]
         return sorted(wanted, key=lambda box: str(box.name))
 
-    def _write(self, record: dict[str, Any]) -> Path:
-        folder = ROOT / "runs"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{self.id}.json"
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        path.chmod(0o600)
-        return path
-
-    def outcome(self, box: str, rows: list[dict[str, Any]]) -> str:
-        """One word for a box: failed, interrupted, refused, planned, changed or the like.
-
-        ``refused`` is a dry run's word for a box that the run would fail on; ``unfinished`` is one
-        that was left out of the rest of the run.
-        """
-        outcomes = {row["outcome"] for row in rows} or {"not run"}
-        failed = {host.name for host in self.state.failed_hosts}
-        if self.interrupted:
-            failed = self.failed_before  # the others failed by its end
-        if box in failed or box in self.refused or "failed" in outcomes:
-            return "failed"
-        if self.interrupted and outcomes - {"changed", "unchanged"}:
-            return "interrupted"
-        if dry_run() and "would fail" in outcomes:
-            return "refused"
-        if "planned" in outcomes and dry_run():
-            return "planned"
-        if outcomes & {"planned", "not run", "would fail"} and not (dry_run() and rows):
-            return "unfinished"
-        return "changed" if "changed" in outcomes else "unchanged"
-
-    def trouble(self, box: str, rows: list[dict[str, Any]]) -> str | None:
-        """Why a box failed, in the sentence that its operation gave."""
-        host = self.state.inventory.get_host(box)
-        if self.outcome(box, rows) == "interrupted":
-            return None
-        if host not in self.state.activated_hosts:
-            return (
-                f"not reached: pyinfra's words are above; see that the box is on and that"
-                f" '{ssh_words(host.data)}' logs in"
-            )
-        if box in self.refused:
-            return self.refused[box]
-        for row in rows:
-            if row["outcome"] == "failed":
-                return f"{row['operation']}: {row['says']}"
-            if row["outcome"] == "would fail" and dry_run():
-                return f"would fail: {row['operation']}: {row['says']}"
-        if self.outcome(box, rows) == "failed":
-            return "a question to the box was not answered; the lines above say why"
-        return None
-
-    def _lines(self, box: str, rows: list[dict[str, Any]]) -> list[str]:
-        count = {kind: sum(row["outcome"] == kind for row in rows) for kind in _KINDS}
-        took = sum(row["seconds"] for row in rows)
-        told = ", ".join(f"{n} {kind}" for kind, n in count.items() if n) or "nothing was run"
-        lines = [f"{box}: {self.outcome(box, rows)}; {told}; {took:.1f} s"]
-        trouble = self.trouble(box, rows)
-        if trouble:
-            lines += [f"  {trouble}", "  next: mend that, then run the same command again"]
-        elif self.outcome(box, rows) not in _NOT_DONE and box in self.configs:
-            lines += [f"  {line}" for line in self._next(box, rows)]
-        return lines
-
-    def _next(self, box: str, rows: list[dict[str, Any]]) -> list[str]:
-        cfg = self.configs[box]
-        data = self.state.inventory.get_host(box).data
-        if dry_run():
-            planned = [row["operation"] for row in rows if row["outcome"] == "planned"]
-            return [f"would change: {name}" for name in planned] or ["nothing would change"]
-        if self.entry in ("rollback", "uninstall"):
-            return []  # what runs now is not what the settings say
-        if cfg.comfyui.access == "open":
-            return [
-                f"ComfyUI: http://{data.ssh_hostname}:{cfg.comfyui.port}",
-                "WARNING: comfyui_access is open: whoever reaches this address can run code on the"
-                " box; ComfyUI has no password. Set it to local.",
-            ]
-        port = f" -p {data.ssh_port}" if data.ssh_port != 22 else ""
-        return [
-            f"ComfyUI: ssh{port} -L {cfg.comfyui.port}:127.0.0.1:{cfg.comfyui.port}"
-            f" {data.ssh_user}@{data.ssh_hostname}, then http://127.0.0.1:{cfg.comfyui.port}"
-        ]
+    def _write(self, text: str) -> None:
+        path = RUNS / f"{self.id}.json"
+        try:
+            RUNS.mkdir(mode=0o700, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            # Such as a folder that another account made: what was told above is true all the same.
+            told = f"could not be written: {path}: {error.strerror}; see whose {RUNS} is"
+            click.echo(f"    record: {told}", err=True)
+        else:
+            click.echo(f"    record: {path.relative_to(ROOT)}", err=True)
 
 
 class Clock(BaseStateCallback):
@@ -310,10 +244,7 @@ class Clock(BaseStateCallback):
         _LOGS[0].stop(host.name, op_hash, failed=True)
 
 
-# Entries that change nothing.
-READ_ONLY = frozenset({"verify"})
-_KINDS = ("changed", "unchanged", "failed", "interrupted", "would fail", "planned", "not run")
-_NOT_DONE = frozenset({"unfinished", "interrupted"})
+RUNS = ROOT / "runs"
 # pyinfra runs once in a process, and deploy.py once in it for each box.
 _LOGS: list[RunLog] = []
 
@@ -330,7 +261,9 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     if not entries or not all(str(entry).endswith(".py") for entry in entries):
         return boxes  # debug-inventory, exec, fact: nothing is deployed
     entry = "+".join(Path(entry).stem for entry in entries)
-    sentence = idle(entry, words, terminal=sys.stdin.isatty())
+    sentence = idle(entry, words, terminal=sys.stdin.isatty()) or wrong_run_data(
+        entry, words.get("data", ())
+    )
     if sentence is not None:
         click.echo(f"No box was touched: {sentence}.", err=True)
         raise SystemExit(2)
@@ -350,64 +283,6 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     return wave.boxes if wave else boxes
 
 
-def idle(entry: str, words: Mapping[str, Any], *, terminal: bool) -> str | None:
-    """Why a run would not do what it is for, and the mend; None where it would.
-
-    pyinfra (3.10) ends with 0 after it has only planned, and after --no-wait whatever failed.
-
-    + words: those of the command line, by pyinfra's names
-    + terminal: whether there is one to ask on
-    """
-    if words.get("debug_facts") or words.get("debug_operations"):
-        return None
-    if words.get("no_wait"):
-        return "with --no-wait pyinfra ends with 0 also where boxes fail; leave it out"
-    yes, dry, told_as_json = (words.get(name) for name in ("yes", "dry", "json_output"))
-    if entry in READ_ONLY:
-        if dry:
-            return f"a dry run of {entry}.py looks at nothing; leave --dry out: it changes nothing"
-        if told_as_json and not yes:
-            return f"{entry}.py --json looks at nothing without -y; add it: nothing is changed"
-        return None
-    if yes or dry or (terminal and not told_as_json):
-        return None
-    why = "with --json nothing is asked" if told_as_json else "there is no terminal to ask on"
-    return (
-        f"{why} before boxes are changed; add -y to change them without asking, or --dry to see"
-        " what would change"
-    )
-
-
-def answer_questions(entry: str) -> None:
-    """Have pyinfra not ask before what changes nothing, and tell of a question without an answer.
-
-    pyinfra 3.10 asks in one function, which no setting but -y reaches, ends with 0 where the answer
-    is no, and with a traceback where the terminal is at its end (Ctrl-D).
-    """
-    # Not above: pyinfra_cli patches the standard library with gevent as soon as it is imported.
-    from pyinfra_cli import cli
-
-    ask = cli._do_confirm
-
-    def confirm(question: str) -> bool:
-        executing = state.current_stage == StateStage.Execute
-        if entry in READ_ONLY and not executing:
-            return True
-        told = "run the same command again to finish"
-        if not executing:
-            told = "no box was changed; press Enter to go on, or add -y to be asked nothing"
-        try:
-            if ask(question):
-                return True
-        except EOFError:
-            click.echo(f"\n--> Nobody answered: {told}.", err=True)
-            raise SystemExit(2) from None
-        click.echo(f"\n--> The answer was no: {told}.", err=True)
-        raise SystemExit(1)
-
-    cli._do_confirm = confirm
-
-
 def begin(cfg: Config, entry: str = "deploy") -> None:
     """Called once for each box, after its connection: lock it and note its settings.
 
@@ -416,14 +291,15 @@ def begin(cfg: Config, entry: str = "deploy") -> None:
     improve()
     log = _log(state, entry)
     log.configs[host.name] = cfg
-    sentence = take_box(log, cfg, entry)
+    new = host.name not in AGENTS  # no second entry point of the same run
+    sentence = hold_box(f"{log.started:%H:%M:%S} UTC", locked=not dry_run())
+    if sentence is None and host.name in AGENTS:
+        if new:
+            log.ask_ahead(host.name)
+        if not dry_run() and entry not in READ_ONLY and host.name not in JOURNALS:
+            keep_log(log.id, cfg, entry)
     if sentence is not None:
-        log.refused[host.name] = sentence
-        logger.error(f"{host.print_prefix}{sentence}")
-        # The host itself: pyinfra's `host` names another one, or none, by the time of the summary.
-        state.fail_hosts({state.inventory.get_host(host.name)})
-        # Ends the planning of this box alone; any other exception would end it for all.
-        raise GreenletExit
+        refuse(sentence)
 
 
 def _log(current: State, entry: str) -> RunLog:
@@ -440,12 +316,19 @@ def _keep(log: RunLog) -> None:
     """From here on the run is told of at its end, whatever ends it."""
     _LOGS.append(log)
     atexit.register(log.finish)
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in ENDS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupted)
+
+
+# Ctrl-C, a service manager's or a colleague's end, and a terminal that was closed.
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     """Ctrl-C ends with 130; pyinfra 3.10 ends with 0, as if all had been done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the record is written in peace
+    for one in ENDS:
+        signal.signal(one, signal.SIG_IGN)  # the record is written in peace
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # of connections cut by the end
     log = _LOGS[0]
     log.interrupted = True
@@ -453,175 +336,9 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
         {box.name for box in log.state.failed_hosts} if log.state.initialised else set()
     )
     LOST.update(dict.fromkeys(AGENTS, "the run was interrupted"))
-    sys.exit(130)
+    # Wherever it comes: in a thread of paramiko's, a greenlet here, an exit would end that alone.
+    get_hub().handle_system_error(SystemExit, SystemExit(128 + number))
 
 
-def take_box(log: RunLog, cfg: Config, entry: str) -> str | None:
-    """Have the box's agent, and hold the box's lock by it; None, or why not.
-
-    Only boxes that are reached by ssh have an agent and a lock: a local run has no channel.
-    """
-    client = getattr(host.connector, "client", None)
-    if client is None:
-        return None
-    if host.name not in AGENTS:  # there is one in a second entry point of the same run
-        sentence = meet(client.get_transport()) or (
-            None if dry_run() else take_lock(log, AGENTS[host.name])
-        )
-        if sentence is not None:
-            return sentence
-        log.ask_ahead(host.name)
-    if not dry_run() and entry not in READ_ONLY and host.name not in JOURNALS:
-        keep_log(log, AGENTS[host.name], cfg, entry)
-    return None
-
-
-def meet(transport: Transport | None) -> str | None:
-    """Have the box's agent; None, or why there is none."""
-    if transport is None or not transport.is_active():
-        return CONNECTION_ENDED
-    no_delay(transport)
-    sentence = start_agent(transport)
-    if sentence is not None:
-        return sentence if transport.is_active() else CONNECTION_ENDED
-    ANSWERS[host.name] = Answers(AGENTS[host.name].drop)
-    return None
-
-
-def no_delay(transport: Transport) -> None:
-    """Send each command at once, and notice a box that is gone.
-
-    paramiko leaves Nagle on, 40 ms a command on a LAN. It waits for ever for the answer of a box
-    that lost its power, and pyinfra with it, for all boxes.
-    """
-    transport.set_keepalive(ALIVE)
-    if isinstance(transport.sock, socket.socket):  # a jump host's is a channel
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 4000 * ALIVE)
-
-
-def start_agent(transport: Transport) -> str | None:
-    """Start the box's agent, for as long as the connection lives; None, or why it did not."""
-    box = state.inventory.get_host(host.name)
-    with contextlib.suppress(NoAgent):
-        AGENTS[host.name] = Agent.start(box, transport)
-        return None
-    # Asks for sudo's password where one is needed; the raw channel of the agent could not.
-    try:
-        allowed, said = host.run_shell_command(StringCommand("true"), _sudo=True)
-    except (EOFError, OSError):
-        return no_sudo(
-            str(host.data.ssh_user), ["it wants a password, and there is no terminal to ask on"]
-        )
-    if not allowed:
-        return no_sudo(str(host.data.ssh_user), said.stderr_lines)
-    try:
-        AGENTS[host.name] = Agent.start(box, transport)
-    except NoAgent as words:
-        told = last_line(str(words).splitlines())
-        return f"python3 does not start on the box: {told}; see that it is installed, run again"
-    return None
-
-
-def take_lock(log: RunLog, agent: Agent) -> str | None:
-    """Hold the box's lock for as long as the connection lives; None, or why it is not held."""
-    holder = f"{getpass.getuser()} on {socket.gethostname()} since {log.started:%H:%M:%S} UTC"
-    order = {"run": RUN_LOCK, "writing": WRITING, "holder": holder, "patience": PATIENCE}
-    try:
-        agent.tell(lock=order)
-        while "waiting" in (told := agent.hear()):
-            logger.info(
-                f"{host.print_prefix}an earlier run was cut, and what it started still works:"
-                f" {told['waiting']}; waiting up to {PATIENCE} s for its end"
-            )
-    except GONE:
-        return f"the box's lock {RUN_LOCK} could not be taken: {last_line(agent.errors())}"
-    return lock_trouble(told)
-
-
-def keep_log(log: RunLog, agent: Agent, cfg: Config, entry: str) -> None:
-    """Have the box log what this run changes."""
-    about = {
-        "run": log.id,
-        "who": f"{getpass.getuser()}@{socket.gethostname()}",
-        "entry": entry,
-        "toolkit": toolkit_commit(),
-        "config": cfg.digest(),
-    }
-    with suppress(*GONE):  # the next question tells of a connection that is gone
-        agent.tell(log=CHANGES, about=about)
-    JOURNALS[host.name] = Journal(agent.tell, agent.last_words)
-
-
-def no_sudo(user: str, said: list[str]) -> str:
-    """The sentence for an account that may not become root."""
-    return (
-        f"sudo does not let {user} become root: {last_line(said)}; see that"
-        f" 'sudo -v' works for {user} on the box (group sudo, the password), then run again"
-    )
-
-
-def lock_trouble(told: dict[str, Any]) -> str | None:
-    """Why the lock is not held, from the agent's answer."""
-    if told["held"]:
-        return None
-    if "working" in told:
-        return (
-            f"what an earlier run, which was cut, had started still works on this box:"
-            f" {told['working']}; wait for its end, or end it, and run again"
-        )
-    return (
-        f"another run works on this box ({told['holder']}); wait for its end and run again; if that"
-        f" run is gone, end what holds its lock on the box: {told['process']}"
-    )
-
-
-def ssh_words(data: HostData) -> str:
-    """What logs in to a box by hand, the way that pyinfra does."""
-    key = f" -i {data.ssh_key}" if data.get("ssh_key") else ""
-    return f"ssh -p {data.ssh_port}{key} {data.ssh_user}@{data.ssh_hostname}"
-
-
-def last_line(lines: list[str]) -> str:
-    """The last line that says anything."""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-def dry_run() -> bool:
-    """Whether pyinfra was called with --dry."""
-    context = click.get_current_context(silent=True)
-    return bool(context and context.params.get("dry")) or "--dry" in sys.argv
-
-
-@cache
-def ask_git() -> subprocess.Popen[str] | None:
-    """Start git, which takes a while to tell whether the checkout is edited; None without git."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    try:
-        return subprocess.Popen(
-            [*git, "--exclude=*"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-    except OSError:
-        return None
-
-
-@cache
-def toolkit_commit() -> str:
-    """Commit of this checkout, with ``+`` where it has local edits; ``unknown`` without git."""
-    git = ask_git()
-    return (git.communicate()[0].strip() if git else "") or "unknown"
-
-
-def summary_title(record: dict[str, Any]) -> str:
-    """First line of the summary."""
-    boxes = record["boxes"]
-    outcomes = [box["outcome"] for box in boxes.values()]
-    words = {"failed": "failed", "refused": "would fail"}
-    told = [f", {outcomes.count(o)} {word}" for o, word in words.items() if o in outcomes]
-    what = f"{record['entry']}{' (dry run)' if record['dry'] else ''}"
-    count = f"{len(boxes)} box{'es' if len(boxes) != 1 else ''}"
-    return f"{what}: {count}{''.join(told)}, {record['seconds']} s"
-
-
-def _would_change(meta: Any) -> bool:
+def _would_change(meta: OperationMeta) -> bool:
     return bool(meta._maybe_is_change)

@@ -11,5 +11,5 @@ def rollback(cfg: Config, wanted: str | None) -> None:
     rolled_back(
         name="Go back to a release that answered before",
         cfg=cfg,
-        wanted=None if wanted is None else str(wanted),
+        wanted=wanted,
     )

@@ -6,19 +6,21 @@ import json
 import traceback
 from collections.abc import Callable, Generator
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
+from gevent import GreenletExit
 from pyinfra import logger
 from pyinfra.api.arguments_typed import PyinfraOperation
 from pyinfra.api.command import StringCommand
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import FactProcessError, PyinfraError
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from strixbox import journal
 from strixbox.agent import AGENTS, GONE
-from strixbox.answers import LOST, answers_of
+from strixbox.answers import answers_of
 from strixbox.facts import BoxFact
+from strixbox.lost import AGENT_ENDED, LOST, why_lost
 from strixbox.programs import QueryTooLong, Question, Refusal, in_parts
 
 P = ParamSpec("P")
@@ -28,6 +30,10 @@ Steps = Generator[StringCommand, None, None]
 
 # By box and operation: the sentence of an operation whose planning shows that it would fail.
 FORESEEN: dict[tuple[str, str], str] = {}
+
+
+# By box: why a run did not begin on it.
+REFUSED: dict[str, str] = {}
 
 
 class BoxTrouble(Exception):
@@ -80,14 +86,25 @@ def ask(fact: type[BoxFact[T]], /, **query: Any) -> T:
     return cast(T, answers)
 
 
-def ask_or_none(fact: type[BoxFact[T]], /, **query: Any) -> T | None:
-    """The same while deploy.py is read, outside of operations; None where the box did not answer.
+def ask_early(fact: type[BoxFact[T]], /, **query: Any) -> T:
+    """The same while deploy.py is read, outside of operations: without an answer the box is failed.
 
-    pyinfra has failed the box then.
+    Nothing is planned for it on a guess, and the other boxes go on.
     """
-    key = (fact, json.dumps(query, sort_keys=True))
-    value: T | None = answers_of(host.name).get(key, lambda: box_fact(fact, **query))
-    return value
+    try:
+        return ask(fact, **query)
+    except BoxTrouble as trouble:
+        refuse(str(trouble))
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End this box's run before its first operation, with a sentence; the other boxes go on."""
+    REFUSED[host.name] = sentence
+    logger.error(f"{host.print_prefix}{sentence}")
+    # The host itself: pyinfra's `host` names another one, or none, by the time of the summary.
+    state.fail_hosts({state.inventory.get_host(host.name)})
+    # Ends the planning of this box alone; any other exception would end it for all.
+    raise GreenletExit
 
 
 def _in_parts(fact: type[BoxFact[T]], name: str, query: dict[str, Any]) -> Any:
@@ -100,11 +117,12 @@ def _in_parts(fact: type[BoxFact[T]], name: str, query: dict[str, Any]) -> Any:
 
 
 def _ask(fact: type[BoxFact[T]], /, **query: Any) -> T:
-    if host.name in LOST:
-        raise BoxTrouble(f"Nothing more was done on this box: {LOST[host.name]}.")
+    lost = why_lost(host.name)
+    if lost is not None:
+        raise BoxTrouble(f"Nothing more was done on this box: {lost}.")
     try:
         value: T | None = box_fact(fact, **query)
-    except (PyinfraError, *GONE):
+    except (PyinfraError, FactProcessError, *GONE):
         # pyinfra ends the run where the box that does not answer is the last.
         value = None
     except QueryTooLong as error:
@@ -133,16 +151,15 @@ def box_fact(fact: type[BoxFact[T]], /, **query: Any) -> T | None:
         if text is not None:
             return fact().process(text.splitlines())
         if agent.gone:
-            LOST[host.name] = (
-                "its agent ended, and with it the run's lock; see that the box is on and has"
-                " memory, then run the same command again"
-            )
+            LOST[host.name] = AGENT_ENDED
     value: T | None = host.get_fact(fact, **query)
     return value
 
 
 def merged(one: Any, other: Any) -> Any:
-    """The answers to two parts of a question as one: tables are joined, deep ones too."""
+    """The answers to two parts of a question as one: lists and tables are joined, deep ones too."""
+    if isinstance(one, list) and isinstance(other, list):
+        return [*one, *other]
     if isinstance(one, dict) and isinstance(other, dict):
         both = {key: merged(one[key], other[key]) for key in one.keys() & other.keys()}
         return one | other | both

@@ -13,7 +13,7 @@ from strixbox.config import Config
 from strixbox.facts import Busy, FileStates, Seal, Service, UserNodes
 from strixbox.generation import Generation
 from strixbox.layout import BACKUPS, CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
-from strixbox.operations.base import BoxTrouble, Steps, ask, ask_or_none, box_operation, say
+from strixbox.operations.base import BoxTrouble, Steps, ask, ask_early, box_operation, say
 from strixbox.operations.files import difference, file_is_right, placing, show_diff
 from strixbox.operations.python import compiled, environment_needs
 from strixbox.programs import Run, write
@@ -29,8 +29,8 @@ def release_for(cfg: Config) -> Release:
     since means a new release. No task changes them, so they may be asked for here.
     """
     directory = f"{cfg.comfyui.base_directory}/custom_nodes"
-    nodes = ask_or_none(UserNodes, directory=directory, user=cfg.box.user)
-    return Release(cfg.python, cfg.comfyui, nodes or {})
+    nodes = ask_early(UserNodes, directory=directory, user=cfg.box.user)
+    return Release(cfg.python, cfg.comfyui, nodes)
 
 
 @box_operation

@@ -111,6 +111,42 @@ def test_ctrl_c_while_boxes_are_connected_to_is_told_and_recorded(tmp_path: Path
     assert recorded(told)["interrupted"] is True
 
 
+# A signal that comes while a thread of paramiko's, or the loop itself, is at work.
+INTERRUPTED = """
+import os, sys, threading, time
+import pyinfra_cli  # patches threads by gevent
+from pyinfra.api.state import State
+from strixbox.run import RunLog, _keep
+
+def thread():
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(20)
+
+_keep(RunLog(State(), "deploy"))
+if sys.argv[2] == "thread":
+    threading.Thread(target=thread).start()
+    time.sleep(10)
+else:
+    thread()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("place", ["main", "thread"])
+def test_a_signal_ends_the_run_wherever_it_comes(number: signal.Signals, place: str) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(number.value), place],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 128 + number, answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 @pytest.mark.parametrize("option", ["--limit", "--exclude"])
 def test_a_word_that_names_no_box_is_wrong_use(tmp_path: Path, nobody: int, option: str) -> None:
     answer = called(tmp_path, nobody, "-y", option, "halo9")
@@ -143,7 +179,7 @@ import sys
 from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_state
 from pyinfra_cli import cli
-from strixbox.run import answer_questions
+from strixbox.command_line import answer_questions
 
 state = State()
 ctx_state.set(state)

@@ -14,7 +14,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import FactBase
 from pyinfra.connectors.util import CommandOutput
 
-from strixbox import answers, programs
+from strixbox import answers, lost
 from strixbox.agent import AGENTS, Agent
 from strixbox.answers import ANSWERS, Answers
 from strixbox.facts import Account, FileStates, FileText, Seal
@@ -192,9 +192,9 @@ def test_nothing_more_is_done_on_a_box_whose_agent_ended(
 ) -> None:
     box = Box({"home": "/home/anna"})
     monkeypatch.setattr(base, "host", box)
-    lost: dict[str, str] = {}
-    monkeypatch.setattr(base, "LOST", lost)
-    monkeypatch.setattr(programs, "LOST", lost)
+    known: dict[str, str] = {}
+    monkeypatch.setattr(base, "LOST", known)
+    monkeypatch.setattr(lost, "LOST", known)
     monkeypatch.setitem(AGENTS, "halo1", agent)
     agent.channel.process.kill()  # type: ignore[attr-defined]
     agent.channel.process.wait()  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from strixbox.agent import AGENTS, Agent
 from strixbox.answers import ANSWERS, Answers
 from strixbox.facts import FileStates, FileText, Service, UserNodes
 from strixbox.operations import base
-from strixbox.operations.base import ask, ask_or_none
+from strixbox.operations.base import ask, ask_early
 from tests.box.conftest import ME
 from tests.box.conftest import agent as started
 from tests.unit.test_agent import Pipes
@@ -175,14 +175,14 @@ def test_an_answer_that_fails_is_asked_for_again(
 
 def test_what_is_asked_while_planning_is_asked_ahead_too(agent: Counting, tmp_path: Path) -> None:
     query = {"directory": str(tmp_path), "user": ME}
-    assert ask_or_none(UserNodes, **query) == {}
+    assert ask_early(UserNodes, **query) == {}
     ahead.remember("deploy", BOX)
     (tmp_path / "node").mkdir()
     (tmp_path / "node" / "requirements.txt").write_text("torch\n")
     ANSWERS[BOX] = Answers(agent.drop)
     ahead.ask_ahead("deploy", BOX)
     agent.waited = 0
-    assert [*(ask_or_none(UserNodes, **query) or ())] == ["node"]
+    assert [*ask_early(UserNodes, **query)] == ["node"]
     assert agent.waited == 0
 
 

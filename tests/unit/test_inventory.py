@@ -130,7 +130,7 @@ def test_without_a_file_the_labs_boxes_are_meant(
     monkeypatch.setenv("STRIXBOX_BOXES", "")
     monkeypatch.setattr("strixbox.inventory.ROOT", tmp_path)
     assert boxes_file() is None
-    monkeypatch.setattr("strixbox.lab.LAB_FILE", tmp_path / "lab.json")
+    monkeypatch.setattr("strixbox.lab.load", lambda: None)
     with pytest.raises(InventoryError, match=r"no lab box runs; copy boxes\.example\.yaml"):
         checked_boxes(None, GROUPS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,12 @@ from pyinfra.api.inventory import Inventory
 
 from strixbox import run
 from strixbox.answers import ANSWERS, Answers
+from strixbox.command_line import idle, run_data, wrong_run_data
+from strixbox.config import Config
+from strixbox.connect import lock_trouble, no_sudo
 from strixbox.journal import JOURNALS, Journal
 from strixbox.operations.base import FORESEEN
+from strixbox.report import BoxReport, login_words, title, way_to_comfyui
 
 
 @pytest.mark.parametrize("entry", ["deploy", "rollback", "uninstall", "deploy+verify", "verify"])
@@ -31,7 +36,7 @@ def test_no_run_ends_well_that_did_nothing(entry: str) -> None:
         ({"yes": True, "no_wait": True}, True, "leave it out"),
     ]
     for words, terminal, part in cases:
-        told = run.idle(entry, words, terminal=terminal)
+        told = idle(entry, words, terminal=terminal)
         assert (told is None) if part is None else part in str(told), words
 
 
@@ -59,19 +64,28 @@ class Meta:
 
 def log_of(**operations: Meta) -> tuple[run.RunLog, Any]:
     """The log of a run over one box with these operations."""
-    box = SimpleNamespace(name="halo1", data=SimpleNamespace())
+    box = SimpleNamespace(name="halo1", data={})
     state: Any = SimpleNamespace(
         get_op_order=lambda: list(operations),
         ops=_Ops({h: SimpleNamespace(operation_meta=meta) for h, meta in operations.items()}),
         op_meta={h: SimpleNamespace(names={f"Task | {h}"}) for h in operations},
         failed_hosts=set(),
         activated_hosts=[box],
-        inventory=SimpleNamespace(get_host=lambda name: box),
+        inventory=_Inventory([box]),
+        is_host_in_limit=lambda box: True,
         check_for_changes=True,
         print_fact_input=False,
         initialised=True,
     )
     return run.RunLog(state, "deploy"), box
+
+
+class _Inventory(list[Any]):
+    """The boxes of pyinfra's state."""
+
+    def get_host(self, name: str) -> Any:
+        """The one of that name."""
+        return next(box for box in self if box.name == name)
 
 
 class _Ops(dict[str, Any]):
@@ -85,18 +99,13 @@ def test_a_dry_run_tells_of_a_box_that_would_be_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(run, "dry_run", lambda: True)
     monkeypatch.setitem(FORESEEN, ("halo1", "preflight"), "PORT.TAKEN: port 8188: nginx.")
     log, box = log_of(base=Meta(False), preflight=Meta(True), service=Meta(True))
-    rows = log.operations(box)
-    assert [row["outcome"] for row in rows] == ["not run", "would fail", "planned"]
-    assert log.outcome("halo1", rows) == "refused"
-    trouble = log.trouble("halo1", rows)
-    assert trouble == "would fail: Task | preflight: PORT.TAKEN: port 8188: nginx."
-    record = {
-        "entry": "deploy",
-        "dry": True,
-        "seconds": 1.0,
-        "boxes": {"halo1": {"outcome": "refused"}, "halo2": {"outcome": "planned"}},
-    }
-    assert run.summary_title(record) == "deploy (dry run): 2 boxes, 1 would fail, 1.0 s"
+    told = log.report(box)
+    assert [row["outcome"] for row in told.rows] == ["not run", "would fail", "planned"]
+    assert told.outcome == "refused"
+    assert told.trouble == "would fail: Task | preflight: PORT.TAKEN: port 8188: nginx."
+    assert title("deploy", [told, BoxReport("halo2", [])], 1.0, dry=True) == (
+        "deploy (dry run): 2 boxes, 1 would fail, 1.0 s"
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +126,7 @@ def test_one_word_for_a_box(
 ) -> None:
     monkeypatch.setattr(run, "dry_run", lambda: dry)
     log, box = log_of(**metas)
-    assert log.outcome("halo1", log.operations(box)) == outcome
+    assert log.report(box).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -144,10 +153,10 @@ def test_what_an_interruption_ends_did_not_fail(
         log.start("halo1", "b")
         journal.begin()
         log.stop("halo1", "b", failed=True)
-    rows = log.operations(box)
-    assert log.outcome("halo1", rows) == outcome
-    assert (log.trouble("halo1", rows) is None) is (outcome != "failed")
-    assert [row["outcome"] for row in rows if row["operation"] == "Task | b"] == (
+    report = log.report(box)
+    assert report.outcome == outcome
+    assert (report.trouble is None) is (outcome != "failed")
+    assert [row["outcome"] for row in report.rows if row["operation"] == "Task | b"] == (
         ["interrupted"] if "b" in metas else []
     )
     told = [line["done"]["outcome"] for line in hold.told if "done" in line]
@@ -155,14 +164,14 @@ def test_what_an_interruption_ends_did_not_fail(
 
 
 def test_why_a_box_is_not_locked_is_told() -> None:
-    assert run.lock_trouble({"held": True}) is None
+    assert lock_trouble({"held": True}) is None
     held = {"held": False, "holder": "berta since 12:00", "process": "python3 (process 7)"}
-    other = run.lock_trouble(held)
+    other = lock_trouble(held)
     assert "another run works on this box (berta since 12:00)" in str(other)
     assert "end what holds its lock on the box: python3 (process 7)" in str(other)
-    left = run.lock_trouble({"held": False, "working": "git (process 7)"})
+    left = lock_trouble({"held": False, "working": "git (process 7)"})
     assert "had started still works on this box: git (process 7)" in str(left)
-    sudo = run.no_sudo("anna", ["", "anna is not in the sudoers file.", ""])
+    sudo = no_sudo("anna", ["", "anna is not in the sudoers file.", ""])
     assert "sudo does not let anna become root: anna is not in the sudoers file." in sudo
     assert "another run" not in sudo
 
@@ -170,11 +179,54 @@ def test_why_a_box_is_not_locked_is_told() -> None:
 def test_how_to_log_in_by_hand_is_told_with_the_key() -> None:
     data = {"ssh_hostname": "halo1.local", "ssh_user": "anna", "ssh_port": 22}
     boxes = Inventory(([("agent", data), ("file", data | {"ssh_key": "/home/a/id"})], {}))
-    told = [run.ssh_words(boxes.get_host(name).data) for name in ("agent", "file")]
-    assert told == [
-        "ssh -p 22 anna@halo1.local",
-        "ssh -p 22 -i /home/a/id anna@halo1.local",
-    ]
+    told = [login_words(boxes.get_host(name).data) for name in ("agent", "file")]
+    assert told == ["ssh anna@halo1.local", "ssh -i /home/a/id anna@halo1.local"]
+
+
+def test_how_to_open_comfyui_is_told_as_the_box_is_reached(cfg: Config) -> None:
+    box = {"ssh_hostname": "fe80::1", "ssh_user": "anna", "ssh_port": 2222, "ssh_key": "/id"}
+    (told,) = way_to_comfyui(cfg, box)
+    assert told == (
+        "ComfyUI: ssh -p 2222 -i /id -L 8188:127.0.0.1:8188 anna@fe80::1, then http://127.0.0.1:8188"
+    )
+    (told,) = way_to_comfyui(cfg, {})  # a box of an inventory of somebody's own, as @local
+    assert told == "ComfyUI: http://127.0.0.1:8188 on the box"
+    shown = cfg.model_copy(update={"comfyui": cfg.comfyui.model_copy(update={"access": "open"})})
+    address, warning = way_to_comfyui(shown, box)
+    assert address == "ComfyUI: http://[fe80::1]:8188"
+    assert "ComfyUI has no password" in warning
+
+
+def test_data_of_one_run_is_taken_as_it_was_typed_and_for_its_entry_alone() -> None:
+    typed = ["release=012345678901", "purge_rocm=true", "comfyui_port=1", "release"]
+    assert run_data(typed) == {"release": "012345678901", "purge_rocm": "true"}
+    for entry, pair, words in (
+        ("rollback", "release=1234567890e1", None),
+        ("rollback", "release=123", "release=123 is not valid; write a release's name"),
+        ("deploy", "release=012345678901", "--data release is for rollback.py"),
+        ("uninstall", "purge_rocm=true", None),
+        ("uninstall", "purge_rocm=yes", "write true or false"),
+        ("deploy", "purge_rocm=true", "is for uninstall.py; deploy.py has no use for it"),
+        ("deploy", "comfyui_port=8190", None),
+    ):
+        told = wrong_run_data(entry, [pair])
+        assert (told is None) if words is None else words in str(told), pair
+
+
+def test_a_record_that_cannot_be_written_costs_nothing_but_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = Hold()
+    journal = journal_of(monkeypatch, hold)
+    journal.begin()
+    (tmp_path / "runs").write_text("no folder")
+    monkeypatch.setattr(run, "RUNS", tmp_path / "runs")
+    log, _ = log_of(base=Meta(done="changed"))
+    log.finish()
+    told = capsys.readouterr().err
+    assert "halo1: changed; 1 changed" in told
+    assert f"record: could not be written: {tmp_path}/runs/" in told
+    assert hold.told[-1] == {"end": "changed"}
 
 
 class Hold:
