@@ -211,9 +211,20 @@ _BASE = [
     "HSA_OVERRIDE_GFX_VERSION",
     "PYTORCH_ROCM_ARCH",
 ]
-_FLAGS = ["--use-pytorch-cross-attention", "--disable-xformers"]
+_FLAGS = [
+    # torch's own attention. With it ComfyUI takes xformers for absent (comfy/model_management.py).
+    "--use-pytorch-cross-attention",
+    # Does nothing beside it, and xformers is not installed; the chapter's scripts have it.
+    "--disable-xformers",
+]
 
 # The chapter's launch scripts as data. Flags of paths, port and preview come from other settings.
+# GPU and CPU share the box's memory, so that "moving a model to the CPU" is a copy within it:
+# - --highvram keeps models where they are after an image. It saves the copies, and holds all that
+#   was ever loaded: with several large models at once the box can run out of memory;
+# - --normalvram only undoes a --lowvram that ComfyUI chose by itself, which it does not here;
+# - --lowvram loads the model in parts: less memory at once, slower.
+# `strixbox bench flags` measures them on the box.
 launch_profiles = {
     # 7.2.1
     "optimized": {

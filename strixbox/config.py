@@ -25,10 +25,6 @@ from strixbox.layout import BACKUPS, BUILDER, CACHE, LOGS, OPT, RUN, STATE
 from strixbox.locks import known_locks, lock_text, pins
 from strixbox.schema import Check, Section, mistakes_in
 
-TORCH_FAMILY = frozenset(
-    {"torch", "torchvision", "torchaudio", "pytorch-triton-rocm", "triton", "triton-rocm"}
-)
-
 
 def _absolute(text: str) -> str:
     path = PurePosixPath(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from contextlib import suppress
 from typing import Any
@@ -76,7 +75,7 @@ def no_delay(transport: Transport) -> None:
 def start_agent(transport: Transport) -> str | None:
     """Start the box's agent, for as long as the connection lives; None, or why it did not."""
     box = state.inventory.get_host(host.name)
-    with contextlib.suppress(NoAgent):
+    with suppress(NoAgent):
         AGENTS[host.name] = Agent.start(box, transport)
         return None
     if not transport.is_active():

@@ -322,9 +322,56 @@ def test_a_lightweight_wheel_finds_its_rocm(data: Data, group: str) -> None:
     assert all(any(fnmatchcase(p, pattern) for pattern in patterns) for p in cfg.rocm.packages)
 
 
-def test_the_chapters_profiles_are_all_there(cfg: Config) -> None:
-    profiles = {"optimized", "preload", "threads", "production", "normalvram", "lowvram"}
-    assert set(cfg.launch.profiles) == profiles
+# The tuning chapter's 7.1.1, 7.7.1 and 7.12, as it has them.
+CHAPTER = {
+    "HSA_OVERRIDE_GFX_VERSION": "11.0.0",
+    "PYTORCH_ROCM_ARCH": "gfx1100",
+    "PYTORCH_TUNABLEOP_ENABLED": "1",
+    "MIGRAPHX_MLIR_USE_SPECIFIC_OPS": "attention",
+    "GPU_MAX_ALLOC_PERCENT": "95",
+    "GPU_MAX_HEAP_SIZE": "99",
+    "RADV_PERFTEST": "gpl,nggc",
+    "AMD_DIRECT_DISPATCH": "1",
+    "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL": "1",
+    "OMP_NUM_THREADS": "16",
+    "MKL_NUM_THREADS": "16",
+    "OPENBLAS_NUM_THREADS": "16",
+    "ROCM_VISIBLE_DEVICES": "0",
+    "HIP_VISIBLE_DEVICES": "0",
+}
+_OVERRIDE = {"HSA_OVERRIDE_GFX_VERSION", "PYTORCH_ROCM_ARCH"}
+_PERCENT = _OVERRIDE | {"GPU_MAX_ALLOC_PERCENT"}
+_THREADS = {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+_DEVICES = {"ROCM_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"}
+# Its launch scripts, and the section that each is in.
+SCRIPTS = {
+    "optimized": _PERCENT  # 7.2.1
+    | {
+        *("PYTORCH_TUNABLEOP_ENABLED", "MIGRAPHX_MLIR_USE_SPECIFIC_OPS"),
+        "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL",
+    },
+    "preload": _PERCENT,  # 7.4.2
+    "threads": _PERCENT | _THREADS | _DEVICES,  # 7.7.1
+    "production": CHAPTER.keys() - _DEVICES,  # 7.12
+    "normalvram": _PERCENT,  # 7.2.2
+    "lowvram": _PERCENT,
+}
+# TunableOp's results would lie in the current directory without it (reference of TunableOp).
+OURS = {"PYTORCH_TUNABLEOP_FILENAME"}
+
+
+def test_the_chapters_variables_and_scripts_are_all_there(cfg: Config) -> None:
+    variables = {name: one.value for name, one in cfg.launch.variables.items()}
+    assert {name: v for name, v in variables.items() if name not in OURS} == CHAPTER
+    profiles = cfg.launch.profiles
+    assert {name: {*one.variables} - OURS for name, one in profiles.items()} == SCRIPTS
+    shell = CHAPTER.keys() - _THREADS - _DEVICES  # 7.1.1
+    assert {*cfg.launch.shell} - OURS == shell
+    for name, profile in profiles.items():
+        vram = name if name in ("normalvram", "lowvram") else "highvram"
+        flags = {f"--{vram}", "--use-pytorch-cross-attention", "--disable-xformers"}
+        assert {*profile.flags} == flags
+    assert {name for name, one in profiles.items() if one.preload} == {"preload", "production"}
 
 
 @pytest.mark.parametrize("name", ["anna.maier", "AnnaMaier", "_svc-1"])
