@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from strixbox.config import Config
 from strixbox.models import crowded, obstacles, plan, unmounted
+from strixbox.rocm_support import BREAKS, Row, Standing, release_of_wheel, row_of
 
 Verdict = Literal["ok", "warn", "refuse", "accepted"]
 GIB = 1 << 30
@@ -26,6 +27,12 @@ NEWER_KERNEL = (
     " then reboot"
 )
 KNOWS_THE_CHIP = (6, 11)
+# What AMD's table says of a release on a kernel.
+STANDINGS: dict[Standing, tuple[Verdict, str]] = {
+    "supported": ("ok", "AMD supports them together on this chip"),
+    "unstable": ("warn", "AMD calls them unstable together on this chip"),
+    "unsupported": ("warn", "AMD does not support them together on this chip"),
+}
 # GPU hangs and memory faults on this chip (ROCm issue 5724); what the driver calls MES.
 BROKEN_MES = "0x83"
 # What apt's and uv's downloads in /var take of the room that ROCm and a release need.
@@ -171,26 +178,35 @@ def memory_pools(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
 
 
 def kernel(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
-    """The kernel against the ROCm release (AMD's table for RDNA 3.5)."""
-    fixed = kernel_is_fixed(survey["kernel"])
-    release = cfg.rocm.version or cfg.stack.removeprefix("rocm-")
-    if release.startswith("6.4"):
-        state = "does not support" if fixed else "calls unstable"
-        old = (kernel_version(survey["kernel"]) or KNOWS_THE_CHIP) < KNOWS_THE_CHIP
-        yield Finding(
-            "KERNEL.ROCM",
-            "warn",
-            f"kernel {survey['kernel']}: AMD {state} ROCm {release} with it on this chip",
-            f"{NEWER_KERNEL}; and {TO_7_2}" if old else TO_7_2,
-        )
+    """The kernel against the ROCm release (AMD's table for RDNA 3.5), and releases that break."""
+    # Without apt's ROCm there is only what the wheels bring.
+    torch = next(wheel.version for wheel in cfg.python.wheels if wheel.project == "torch")
+    release = cfg.rocm.version or release_of_wheel(torch)
+    if not release:
+        yield Finding("KERNEL.ROCM", "ok", f"kernel {survey['kernel']}; torch {torch} uses no ROCm")
         return
+    fixed = kernel_is_fixed(survey["kernel"])
+    row = row_of(release)
+    mends = [] if fixed else [NEWER_KERNEL]
+    if release in BREAKS or row is None or row.fixed != "supported":
+        mends.append(TO_7_2)
+    verdict, told = standing_of(release, row, fixed)
     yield Finding(
         "KERNEL.ROCM",
-        "ok" if fixed else "warn",
-        f"kernel {survey['kernel']} with ROCm {release}"
-        + ("" if fixed else ": not known to have the two fixes for this chip"),
-        NEWER_KERNEL,
+        verdict,
+        f"kernel {survey['kernel']} with ROCm {release}: {told}"
+        + ("" if fixed else "; the kernel is not known to have the two fixes that the chip needs"),
+        "; and ".join(mends),
     )
+
+
+def standing_of(release: str, row: Row | None, fixed: bool) -> tuple[Verdict, str]:
+    """Verdict and sentence; only what is known to break is refused."""
+    if release in BREAKS:
+        return "refuse", "hipMalloc of this release crashes on this chip"
+    if row is None:
+        return "warn", "this release is not in AMD's table for this chip"
+    return STANDINGS[row.fixed if fixed else row.older]
 
 
 def kernel_version(release: str) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from strixbox.operations.release import (
     superfluous,
 )
 from strixbox.operations.verify import standing
-from strixbox.preflight import CHECKS, examine, kernel_is_fixed
+from strixbox.preflight import CHECKS, Finding, examine, kernel_is_fixed
 from strixbox.preflight import models as examine_models
 from strixbox.purge import contested
 from strixbox.purge import plan as purge_plan
@@ -664,11 +665,87 @@ def test_what_the_models_lack_is_refused_at_once(
     assert all(f.evidence and f.mend for f in refused)
 
 
-def test_rocm_6_4_is_warned_of_with_the_way_out(cfg: Config) -> None:
-    (finding,) = [f for f in examine(GOOD, cfg) if f.code == "KERNEL.ROCM"]
-    assert finding.verdict == "warn"
-    assert "does not support" in finding.evidence
-    assert "rocm_7_2" in finding.mend
+# Kernels with the two commits that this chip needs, and without them.
+FIXED, OLDER = ("6.17.0-19-generic", "6.14.0-1018-oem", "6.18.4"), ("6.17.0-18-generic", "6.14.0")
+KERNEL, GROUP = "linux-oem-24.04c", "group rocm_7_2"
+
+
+@pytest.mark.parametrize(
+    ("releases", "kernels", "verdict", "words", "mends"),
+    [
+        ("6.4.0 6.4.2 6.4.4", FIXED, "warn", "AMD does not support them", [GROUP]),
+        ("6.4.0 6.4.2 6.4.4", OLDER, "warn", "AMD calls them unstable", [KERNEL, GROUP]),
+        ("7.1.1", FIXED, "warn", "AMD does not support them", [GROUP]),
+        ("7.1.1", OLDER, "warn", "AMD calls them unstable", [KERNEL, GROUP]),
+        ("7.2.0", FIXED, "ok", "AMD supports them", []),
+        ("7.2.0", OLDER, "warn", "AMD does not support them", [KERNEL]),
+        ("7.2.1 7.2.4", FIXED, "ok", "AMD supports them", []),
+        ("7.2.1 7.2.4", OLDER, "warn", "AMD calls them unstable", [KERNEL]),
+        ("7.9.0 7.10.0", FIXED, "warn", "AMD does not support them", [GROUP]),
+        ("7.9.0 7.10.0", OLDER, "warn", "AMD calls them unstable", [KERNEL, GROUP]),
+        ("7.11.0 7.12.0 7.13.0", FIXED, "ok", "AMD supports them", []),
+        ("7.11.0 7.12.0 7.13.0", OLDER, "warn", "AMD calls them unstable", [KERNEL]),
+        ("7.14.0 7.14.1", FIXED, "ok", "AMD supports them", []),
+        ("7.14.0 7.14.1", OLDER, "warn", "AMD calls them unstable", [KERNEL]),
+        ("6.3.4 7.0.0 7.2.5 7.8.0 7.15.0 10.0.0", FIXED, "warn", "not in AMD's table", [GROUP]),
+        ("6.3.4 7.0.0 7.2.5 7.8.0", OLDER, "warn", "not in AMD's table", [KERNEL, GROUP]),
+        # Known to break, whatever else the table says of them.
+        ("6.4.1 7.0.2 7.1.0", FIXED, "refuse", "hipMalloc", [GROUP]),
+        ("6.4.1 7.0.2 7.1.0", OLDER, "refuse", "hipMalloc", [KERNEL, GROUP]),
+    ],
+)
+def test_amds_table_of_kernels_and_releases(
+    cfg: Config,
+    releases: str,
+    kernels: tuple[str, ...],
+    verdict: str,
+    words: str,
+    mends: list[str],
+) -> None:
+    for release, kernel in product(releases.split(), kernels):
+        rocm = cfg.rocm.model_copy(update={"version": release})
+        finding = kernel_finding(cfg.model_copy(update={"rocm": rocm}), kernel)
+        assert finding.verdict == verdict, (release, kernel)
+        assert f"kernel {kernel} with ROCm {release}: " in finding.evidence
+        assert words in finding.evidence
+        assert ("two fixes" in finding.evidence) is (kernels is OLDER)
+        assert [mend for mend in (KERNEL, GROUP) if mend in finding.mend] == mends
+        assert bool(finding.mend) is bool(mends)
+
+
+@pytest.mark.parametrize(
+    ("torch", "verdict", "words"),
+    [
+        ("2.6.0+rocm6.4.2.git76481f7c", "warn", "ROCm 6.4.2: AMD does not support"),
+        ("2.9.1+rocm7.2.1.lw.gitff65f5bc", "ok", "ROCm 7.2.1: AMD supports"),
+        # PyTorch's own name no patch release: it may be the one that breaks, or the next.
+        ("2.10.0+rocm7.1", "warn", "ROCm 7.1: AMD does not support"),
+        ("2.9.1+rocm7.1.0.git1", "refuse", "ROCm 7.1.0: hipMalloc"),
+        ("2.9.1+rocm7.0", "warn", "ROCm 7.0: this release is not in AMD's table"),
+        ("2.11.0+rocm7.13.0", "ok", "ROCm 7.13.0: AMD supports"),
+        ("2.9.1+cpu", "ok", "torch 2.9.1+cpu uses no ROCm"),
+    ],
+)
+def test_without_apts_rocm_the_wheels_decide(
+    cfg: Config, torch: str, verdict: str, words: str
+) -> None:
+    (wheel,) = (wheel for wheel in cfg.python.wheels if wheel.project == "torch")
+    wheels = (wheel.model_copy(update={"version": torch}),)
+    box = cfg.model_copy(
+        update={
+            "rocm": cfg.rocm.model_copy(update={"version": None}),
+            "python": cfg.python.model_copy(update={"wheels": wheels}),
+        }
+    )
+    finding = kernel_finding(box, "6.17.0-19-generic")
+    assert finding.verdict == verdict
+    assert words in finding.evidence
+
+
+def kernel_finding(cfg: Config, kernel: str) -> Finding:
+    """What is found of a kernel."""
+    (finding,) = [f for f in examine(GOOD | {"kernel": kernel}, cfg) if f.code == "KERNEL.ROCM"]
+    return finding
 
 
 def test_what_is_there_already_needs_no_room(cfg: Config) -> None:
