@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from strixbox.config import Config
+from strixbox.dpkg import is_on_disk
 from strixbox.models import crowded, obstacles, plan, unmounted
 from strixbox.rocm_support import BREAKS, Row, Standing, release_of_wheel, row_of
 
@@ -236,7 +237,8 @@ def kernel_is_fixed(release: str) -> bool:
 
 def driver(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     """amdgpu-dkms and firmware."""
-    installed = survey["driver"].startswith("ii")
+    # Held or stopped half-way, it shadows the kernel's driver all the same.
+    installed = is_on_disk(survey["driver"])
     yield Finding(
         "DRIVER.DKMS",
         "warn" if installed else "ok",

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from strixbox.config import Rocm
+from strixbox.dpkg import is_on_disk
 from strixbox.rocm_versions import release_of, releases, revision_of
 
 # Never wanted on this chip: its kernel module shadows the kernel's own amdgpu and its firmware
@@ -93,8 +94,8 @@ def _old_packages(packages: list[dict[str, Any]], wanted: str | None) -> tuple[s
         built = release_of(package["version"]) or revision_of(package["version"])
         if not built and not base.startswith("amdgpu-"):
             continue
-        whole = package["status"][1:2] in ("i", "U", "F", "H", "W", "t")
-        if base in UNWANTED or known[name] != wanted or not known[name] or not whole:
+        there = is_on_disk(package["status"])
+        if base in UNWANTED or known[name] != wanted or not known[name] or not there:
             old.add(name)
     return tuple(sorted(old))
 

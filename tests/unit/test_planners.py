@@ -788,6 +788,14 @@ def test_a_box_without_the_gpu_has_no_firmware_to_warn_of(new: Config) -> None:
     assert found["FIRMWARE.BROKEN"].verdict == "ok"
 
 
+@pytest.mark.parametrize("state", ["ii", "hi", "iU", "iF", "iHR", "iW", "it", "ri", "un", "rc", ""])
+def test_a_driver_that_is_on_the_disk_is_told_whatever_its_state(new: Config, state: str) -> None:
+    driver = f"{state} 1:6.12" if state else ""
+    (finding,) = [f for f in examine(GOOD | {"driver": driver}, new) if f.code == "DRIVER.DKMS"]
+    assert finding.verdict == ("ok" if state in ("un", "rc", "") else "warn")
+    assert (driver or "absent") in finding.evidence
+
+
 @pytest.mark.parametrize(
     ("release", "fixed"),
     [
