@@ -18,21 +18,46 @@ from typing import Any
 
 from strixbox.box._account import acting_as
 from strixbox.box._disk import disk
+from strixbox.box._regular import regular
 
-OVERRIDE = re.compile(r"^[^#\n]*\bHSA_OVERRIDE_GFX_VERSION\s*=.*$", re.MULTILINE)
+# pam_env.conf(5) has words of its own before the equals sign.
+OVERRIDE = re.compile(
+    r"^[^#\n]*\bHSA_OVERRIDE_GFX_VERSION(?:[ \t]+(?:DEFAULT|OVERRIDE))?[ \t]*=.*$", re.MULTILINE
+)
 BLOCK = re.compile(r"# >>> strixbox >>>.*?# <<< strixbox <<<", re.DOTALL)
-UNITS = (
+# Where variables are set for everybody: by PAM, by systemd, by login shells.
+FOR_ALL = (
+    "/etc/environment",
+    "/etc/environment.d/*.conf",
+    "/etc/security/pam_env.conf",
+    "/etc/systemd/system.conf",
+    "/etc/systemd/system.conf.d/*.conf",
+    "/etc/systemd/user.conf",
+    "/etc/systemd/user.conf.d/*.conf",
     "/etc/systemd/system/*.service",
     "/etc/systemd/system/*.d/*.conf",
-    "/etc/systemd/system.conf.d/*.conf",
-    "/etc/environment.d/*.conf",
-    "/etc/environment",
+    "/etc/systemd/user/*.service",
+    "/etc/systemd/user/*.d/*.conf",
     "/etc/profile",
     "/etc/profile.d/*",
-    "/etc/security/pam_env.conf",
     "/etc/bash.bashrc",
+    "/etc/zsh/zshenv",
+    "/etc/zsh/zprofile",
+    "/etc/zsh/zshrc",
 )
-USER_FILES = (".profile", ".bashrc", ".bash_profile", ".zshrc", ".config/environment.d/*.conf")
+OF_USER = (
+    ".profile",
+    ".bashrc",
+    ".bash_profile",
+    ".bash_login",
+    ".zshenv",
+    ".zprofile",
+    ".zshrc",
+    ".pam_environment",
+    ".config/environment.d/*.conf",
+    ".config/systemd/user/*.service",
+    ".config/systemd/user/*.d/*.conf",
+)
 
 
 def text(path: str) -> str:
@@ -89,13 +114,16 @@ def gfx_targets() -> list[str]:
     return sorted(m.group(1) for m in found if m and m.group(1) != "0")
 
 
-def overrides(home: str) -> list[str]:
+def overrides(home: str, root: str = "") -> list[str]:
     """``file: line`` wherever HSA_OVERRIDE_GFX_VERSION is set outside of our own files."""
     found = []
-    patterns = [*UNITS, *(os.path.join(home, name) for name in USER_FILES)]
+    patterns = [root + path for path in FOR_ALL]
+    patterns += [os.path.join(glob.escape(home), name) for name in OF_USER]
     for path in (p for pattern in patterns for p in sorted(glob.glob(pattern))):
-        for line in OVERRIDE.findall(BLOCK.sub("", text(path))):
-            found.append(f"{path}: {line.strip()}")
+        with suppress(OSError):
+            content = regular(path)[0].decode(errors="replace")
+            for line in OVERRIDE.findall(BLOCK.sub("", content)):
+                found.append(f"{path}: {line.strip()}")
     return found
 
 

@@ -224,14 +224,58 @@ def test_only_nodes_that_comfyui_loads_count(tmp_path: Path) -> None:
     assert user_nodes.main({"directory": str(tmp_path), "user": "no-such-account"}) == {}
 
 
+SET = "HSA_OVERRIDE_GFX_VERSION=11.0.0"
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("etc/environment", SET),
+        ("etc/environment.d/90-rocm.conf", SET),
+        ("etc/security/pam_env.conf", "HSA_OVERRIDE_GFX_VERSION DEFAULT=11.0.0"),
+        ("etc/security/pam_env.conf", "HSA_OVERRIDE_GFX_VERSION\tOVERRIDE=11.0.0"),
+        ("etc/systemd/system.conf", f"DefaultEnvironment={SET}"),
+        ("etc/systemd/system.conf.d/rocm.conf", f"DefaultEnvironment={SET}"),
+        ("etc/systemd/user.conf", f"DefaultEnvironment={SET}"),
+        ("etc/systemd/user.conf.d/rocm.conf", f"DefaultEnvironment={SET}"),
+        ("etc/systemd/system/ollama.service", f"Environment={SET}"),
+        ("etc/systemd/system/comfyui.service.d/mine.conf", f'Environment="A=1" "{SET}"'),
+        ("etc/systemd/user/comfyui.service", f"Environment={SET}"),
+        ("etc/systemd/user/comfyui.service.d/mine.conf", f"Environment={SET}"),
+        ("etc/profile", f"export {SET}"),
+        ("etc/profile.d/rocm.sh", f"A=1; export {SET} # for the chapter"),
+        ("etc/bash.bashrc", f"declare -x {SET}"),
+        ("etc/zsh/zshenv", f"export {SET}"),
+        ("etc/zsh/zprofile", f"export {SET}"),
+        ("etc/zsh/zshrc", f"export {SET}"),
+        ("anna [1]/.profile", f"export {SET}"),
+        ("anna [1]/.bashrc", f"export {SET}"),
+        ("anna [1]/.bash_profile", f"export {SET}"),
+        ("anna [1]/.bash_login", f"export {SET}"),
+        ("anna [1]/.zshenv", f"export {SET}"),
+        ("anna [1]/.zprofile", f"export {SET}"),
+        ("anna [1]/.zshrc", f"export {SET}"),
+        ("anna [1]/.pam_environment", "HSA_OVERRIDE_GFX_VERSION DEFAULT=11.0.0"),
+        ("anna [1]/.config/environment.d/rocm.conf", SET),
+        ("anna [1]/.config/systemd/user/comfyui.service", f"Environment={SET}"),
+        ("anna [1]/.config/systemd/user/comfyui.service.d/mine.conf", f"Environment={SET}"),
+    ],
+)
+def test_an_override_is_found_wherever_it_is_set(tmp_path: Path, path: str, line: str) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# {line}\n[Service]\n{line}\nexport OTHER=$HSA_OVERRIDE_GFX_VERSION\n")
+    home = tmp_path / "anna [1]"  # a home is a name, not a pattern
+    assert survey.overrides(str(home), str(tmp_path)) == [f"{file}: {line}"]
+
+
 def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
     (tmp_path / ".bashrc").write_text(
-        "# export HSA_OVERRIDE_GFX_VERSION=10.3.0\n"
-        "# >>> strixbox >>>\nexport HSA_OVERRIDE_GFX_VERSION=11.0.0\n# <<< strixbox <<<\n"
-        "export HSA_OVERRIDE_GFX_VERSION=11.0.0\n"
+        f"# >>> strixbox >>>\nexport {SET}\n# <<< strixbox <<<\nexport {SET} \n"
     )
-    found = [line for line in survey.overrides(str(tmp_path)) if str(tmp_path) in line]
-    assert found == [f"{tmp_path}/.bashrc: export HSA_OVERRIDE_GFX_VERSION=11.0.0"]
+    os.mkfifo(tmp_path / ".zshenv")  # nobody ever writes into it
+    found = survey.overrides(str(tmp_path), str(tmp_path / "none"))
+    assert found == [f"{tmp_path}/.bashrc: export {SET}"]
 
 
 def test_the_survey_copes_with_any_machine() -> None:
