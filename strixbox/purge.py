@@ -17,6 +17,10 @@ from strixbox.rocm_versions import release_of, releases, revision_of
 # (AMD: "we recommend using OEM kernel in-tree modules, NOT amdgpu-dkms"); the installer would
 # bring both back.
 UNWANTED = frozenset({"amdgpu-dkms", "amdgpu-dkms-firmware", "amdgpu-install"})
+# What the names of ROCm's packages begin with, and those of nothing else of AMD's. TheRock's, which
+# is ROCm from 7.9 on, are like amdrocm-core7.11-gfx94x (ROCm/TheRock, build_tools/packaging/linux);
+# ROCm 6.2 called two of its profilers omniperf and omnitrace.
+ROCM_NAMES = ("amdrocm", "hip", "hsa-", "omniperf", "omnitrace", "roc")
 OURS = "strixbox"
 AMD_HOSTS = frozenset({"repo.radeon.com", "repo.amd.com"})
 
@@ -84,20 +88,31 @@ def contested(remains: dict[str, Any], wanted: Rocm) -> tuple[str, ...]:
 
 def _old_packages(packages: list[dict[str, Any]], wanted: str | None) -> tuple[str, ...]:
     """AMD's packages that are of another release, of none, not whole, or never wanted here."""
-    known = releases({p["package"]: p["version"] for p in packages})
+    amds = [package for package in packages if _is_amds(package)]
+    known = releases({p["package"]: p["version"] for p in amds})
     old = set()
-    for package in packages:
+    for package in amds:
         name = package["package"]
-        base = name.partition(":")[0]
-        # AMD's people maintain more than ROCm (XRT for the NPU, tools for the CPU): what is neither
-        # built like ROCm nor the graphics driver stays.
-        built = release_of(package["version"]) or revision_of(package["version"])
-        if not built and not base.startswith("amdgpu-"):
-            continue
         there = is_on_disk(package["status"])
-        if base in UNWANTED or known[name] != wanted or not known[name] or not there:
+        unwanted = name.partition(":")[0] in UNWANTED
+        if unwanted or known[name] != wanted or not known[name] or not there:
             old.add(name)
     return tuple(sorted(old))
+
+
+def _is_amds(package: Mapping[str, Any]) -> bool:
+    """Whether a package is AMD's ROCm or its graphics driver; two things have to tell so.
+
+    AMD's people maintain more (XRT for the NPU, tools for the CPU), so the maintainer alone says
+    too little. TheRock's packages and those that somebody built (rocm-core 1.0.0-local) have no
+    build number, but the maintainer and the name. rocprofiler-systems names no maintainer of AMD's,
+    but has the name and the build number; a name alone anybody may give.
+    """
+    version, name = package["version"], package["package"]
+    if package["maintained"]:
+        built = release_of(version) or revision_of(version)
+        return bool(built) or name.startswith(("amdgpu-", *ROCM_NAMES))
+    return bool(release_of(version)) and name.startswith(ROCM_NAMES)
 
 
 def _shares(text: str, hosts: frozenset[str]) -> tuple[int, int]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
 
 FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\t${Maintainer}\n"
+AMDS = re.compile(r"@amd\.com(?![\w.-])")  # amd.com.example.org is somebody else's
+DISTRIBUTIONS = re.compile(r"@(?:[\w.-]+\.)?(?:ubuntu\.com|debian\.org)(?![\w.-])")
+# As AMD's build machines number a version; strixbox/rocm_versions.py knows it exactly.
+NUMBERED = re.compile(r"\d{5}-\d+(?:[~.]\d\d\.\d\d)?$")
 
 
 def architecture(query: str) -> str:
@@ -19,20 +24,25 @@ def architecture(query: str) -> str:
 
 
 def packages(query: str, native: str) -> list[dict[str, Any]]:
-    """Packages of AMD's people in any state dpkg knows, ``rc`` included.
+    """Packages that may be AMD's, in any state dpkg knows, ``rc`` included; none of Ubuntu's.
 
     One of another architecture keeps it in its name, as apt writes it: hsa-rocr:i386.
+    ``maintained`` are those of AMD's people; rocprofiler-systems has an address on GitHub there.
     """
     found = []
     for line in query.splitlines():
         package, built_for, status, version, maintainer = line.split("\t", 4)
-        if "@amd.com" in maintainer and status.strip() not in ("un", ""):
+        maintained = bool(AMDS.search(maintainer))
+        if DISTRIBUTIONS.search(maintainer) or status.strip() in ("un", ""):
+            continue
+        if maintained or NUMBERED.search(version):
             foreign = built_for not in (native, "all", "")
             found.append(
                 {
                     "package": f"{package}:{built_for}" if foreign else package,
                     "status": status.strip(),
                     "version": version,
+                    "maintained": maintained,
                 }
             )
     return found

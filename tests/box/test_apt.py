@@ -32,17 +32,25 @@ rocm-core\tamd64\tii \t6.4.1.60401-83~24.04\tROCm Dev Support <rocm-dev.support@
 hsa-rocr\ti386\trc \t1.15.0.60401-83~24.04\tAMD <x@amd.com>
 amdgpu-dkms\tall\thi \t1:6.12.12.60401-2164967.24.04\tAMD <gpudriver.dkms@amd.com>
 rocminfo\tamd64\tii \t5.7.1-3build1\tUbuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>
+amdrocm-runtime7.14\tamd64\tii \t7.14.0-3\tAMD HSA Support <dl.HSA-Runtime-Support@amd.com>
+hipcc\tamd64\tii \t5.7.1-3\tUbuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>
+rocprofiler-systems\tamd64\tii \t1.0.1.60401-83~24.04\thttps://github.com/ROCm/rocprofiler-systems
+rocm-backport\tamd64\tii \t5.7.60401-83~24.04\tUbuntu MOTU <motu@lists.ubuntu.com>
+rocm-smi\tamd64\tii \t5.7.60401-83\tDebian ROCm Team <debian-ai@lists.debian.org>
+rocm-mine\tamd64\tii \t7.14.0-3\tAnna <anna@amd.com.example.org>
 librocblas0\tamd64\tii \t5.5.1+dfsg-7\tDebian <team@debian.org>
 gone\t\tun \t\t
 """
 
 
-def test_packages_of_amds_people_are_told_with_their_architecture() -> None:
+def test_packages_that_may_be_amds_are_told_with_their_architecture() -> None:
     found = rocm_remains.packages(DPKG, "amd64")
-    assert [(p["package"], p["status"]) for p in found] == [
-        ("rocm-core", "ii"),
-        ("hsa-rocr:i386", "rc"),
-        ("amdgpu-dkms", "hi"),
+    assert [(p["package"], p["status"], p["maintained"]) for p in found] == [
+        ("rocm-core", "ii", True),
+        ("hsa-rocr:i386", "rc", True),
+        ("amdgpu-dkms", "hi", True),
+        ("amdrocm-runtime7.14", "ii", True),
+        ("rocprofiler-systems", "ii", False),
     ]
 
 

@@ -48,10 +48,13 @@ CLEAN: dict[str, Any] = {
 BUILDS = {"7.2.1": "70201-81~24.04", "6.4.2": "60402-120~24.04", "6.4.1": "60401-83~24.04"}
 
 
-def package(name: str, release: str, status: str = "ii") -> dict[str, str]:
-    """One of AMD's packages: of a release, or with that version."""
+def package(
+    name: str, release: str, status: str = "ii", *, maintained: bool = True
+) -> dict[str, Any]:
+    """A package of a release, or with that version; AMD's people maintain it."""
     version = f"1.0.{BUILDS[release]}" if release in BUILDS else release
-    return {"package": name, "status": status, "version": version}
+    told = {"package": name, "status": status, "version": version}
+    return told | {"maintained": maintained}
 
 
 def tree(path: str, version: str | None = None) -> dict[str, Any]:
@@ -124,16 +127,52 @@ def test_other_versions_removed_ones_and_the_driver_go(cfg: Config) -> None:
         ("amdgpu-pro-core", "23.40", True),
         ("rocprofiler-sdk", "0.6.0-83~24.04", True),
         ("rocprofiler-sdk", "0.6.0-120~24.04", False),
-        # The NPU's runtime and AMD's profiler for CPUs are of AMD's people too.
+        # TheRock's, and one that somebody built, have no build number.
+        ("amdrocm-core7.11-gfx94x", "7.11.0~20251224", True),
+        ("amdrocm7.14-gfx1151", "7.14.0-3", True),
+        ("amdrocm-amdsmi7.14:i386", "7.14.0-3", True),
+        ("rocm-core", "1.0.0-local", True),
+        ("hipblaslt", "1.0.0-local", True),
+        ("hsa-rocr", "6.4.0.60400-crdnnh.15158~22.04", True),
+        # The NPU's runtime and AMD's tools for CPUs are of AMD's people too.
         ("xrt", "2.20.0", False),
+        ("xrt-plugin-amdxdna", "2.20.0", False),
         ("amduprof", "5.1-701", False),
+        ("aocc-compiler-5.0.0", "5.0.0-1", False),
+        ("amd-microcode-tools", "7.14.0-3", False),
     ],
 )
-def test_what_amd_built_is_told_by_its_version_whatever_its_number(
+def test_what_amd_built_is_told_by_its_version_or_its_name(
     cfg: Config, name: str, version: str, goes: bool
 ) -> None:
-    remains = CLEAN | {"packages": [package("rocm-core", "6.4.2"), package(name, version)]}
+    remains = CLEAN | {"packages": [package("rocblas", "6.4.2"), package(name, version)]}
     assert purge_plan(remains, cfg.rocm).packages == ((name,) if goes else ())
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "goes"),
+    [
+        # Its maintainer is an address on GitHub, and rocm-core does not go without it.
+        ("rocprofiler-systems", "1.0.1.60401-83~24.04", True),
+        ("omnitrace:i386", "1.11.2.60200-66~24.04", True),
+        ("rocprofiler-systems", "1.0.2.60402-120~24.04", False),
+        # A name or a number alone is anybody's.
+        ("rocprofiler-mine", "1.0.1-1", False),
+        ("rocket-launcher", "1.0.0-83~24.04", False),
+        ("nightly-build", "1.0.60401-83~24.04", False),
+    ],
+)
+def test_what_names_no_maintainer_of_amds_needs_name_and_number(
+    cfg: Config, name: str, version: str, goes: bool
+) -> None:
+    remains = CLEAN | {"packages": [package(name, version, maintained=False)]}
+    assert purge_plan(remains, cfg.rocm).packages == ((name,) if goes else ())
+
+
+def test_somebody_elses_package_tells_no_release_of_amds(cfg: Config) -> None:
+    theirs = package("nightly", "1.0.60401-120~24.04", maintained=False)
+    own = [package("rocm-core", "6.4.2"), package("rocprofiler-sdk", "0.6.0-120~24.04")]
+    assert purge_plan(CLEAN | {"packages": [theirs, *own]}, cfg.rocm).packages == ()
 
 
 @pytest.mark.parametrize(
