@@ -192,7 +192,7 @@ class Account(BoxFact[dict[str, Any]]):
 
 
 class RocmRemains(BoxFact[dict[str, Any]]):
-    """AMD's packages in any state, sources, preferences, loader entries and /opt/rocm*."""
+    """AMD's packages in any state, sources, preferences, keyrings, loader entries, /opt/rocm*."""
 
     def command(self) -> Question:
         """Ask dpkg, apt's files and the file system."""

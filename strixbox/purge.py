@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from strixbox.config import Rocm
 from strixbox.dpkg import is_on_disk
+from strixbox.keyrings import Keyrings, entries, named, needs_any_key
 from strixbox.rocm_versions import release_of, releases, revision_of
 
 # Never wanted on this chip: its kernel module shadows the kernel's own amdgpu and its firmware
@@ -67,14 +68,26 @@ def plan(remains: dict[str, Any], wanted: Rocm) -> PurgePlan:
         amd, others = _shares(text, hosts)
         if amd:
             (mixed if others else stale).append(path)
-    keyrings = _keyrings(texts, frozenset(stale))
+    staying = {path: text for path, text in texts.items() if path not in stale}
+    keyrings = Keyrings(
+        remains["keyrings"],
+        amds=wanted.key_fingerprint,
+        named=named(staying.values()),
+        any_key=needs_any_key(text for path, text in staying.items() if path in remains["sources"]),
+    )
+    doomed = [p for p in keyrings.of_amds(texts[path] for path in stale) if OURS not in p]
+    unowned = (
+        path
+        for path in keyrings.unused()
+        if OURS not in path and path not in doomed and not remains["owners"].get(path)
+    )
     held = {p["package"] for p in remains["packages"] if p["status"].startswith("h")}
     return PurgePlan(
         packages,
         tuple(p for p in packages if p in held),
         # Keyrings first: killed after the sources, nothing would tell any more which they were.
-        (*keyrings, *sorted(stale)),
-        _leftovers(remains, wanted.version, frozenset(packages)),
+        (*doomed, *sorted(stale)),
+        tuple(sorted((*_leftovers(remains, wanted.version, frozenset(packages)), *unowned))),
         tuple(sorted(mixed)),
     )
 
@@ -83,7 +96,8 @@ def contested(remains: dict[str, Any], wanted: Rocm) -> tuple[str, ...]:
     """Paths whose owners the plan has to know; empty on a box that is already there."""
     paths = tuple(entry["path"] for entry in (*remains["loader"], *remains["trees"]))
     todo = plan(remains | {"owners": {}}, wanted)
-    return paths if todo.packages or todo.leftovers else ()
+    keyrings = (path for path in todo.leftovers if path in remains["keyrings"])
+    return (*paths, *keyrings) if todo.packages or todo.leftovers else ()
 
 
 def _old_packages(packages: list[dict[str, Any]], wanted: str | None) -> tuple[str, ...]:
@@ -118,28 +132,14 @@ def _is_amds(package: Mapping[str, Any]) -> bool:
 def _shares(text: str, hosts: frozenset[str]) -> tuple[int, int]:
     """How many entries of a sources or preferences file are AMD's, and how many others'."""
     amd = others = 0
-    # deb822 and preferences are stanzas; one-line sources are entries of a line each.
-    one_line = re.search(r"^\s*deb(-src)?\s", text, re.MULTILINE)
-    for entry in text.splitlines() if one_line else re.split(r"\n\s*\n", text):
-        live = "\n".join(x for x in entry.splitlines() if x.strip() and x.strip()[0] != "#")
-        if not live:
-            continue
+    for entry in entries(text):
         if any(
-            re.search(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", live) for host in hosts if host
+            re.search(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", entry) for host in hosts if host
         ):
             amd += 1
         else:
             others += 1
     return amd, others
-
-
-def _keyrings(texts: Mapping[str, str], stale: frozenset[str]) -> tuple[str, ...]:
-    """Keyrings that only the stale sources use."""
-    pattern = r"(?i)signed-by[=:]\s*(/[^\s\]]+)"
-    used = {path: set(re.findall(pattern, text)) for path, text in texts.items()}
-    doomed = set().union(*(used[path] for path in stale)) if stale else set()
-    kept = set().union(*(keys for path, keys in used.items() if path not in stale), set())
-    return tuple(sorted(key for key in doomed - kept if OURS not in key))
 
 
 def _leftovers(

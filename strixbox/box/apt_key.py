@@ -12,31 +12,13 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from strixbox.box._backups import beside
+from strixbox.box._openpgp import BEGIN, END, dearmour, fingerprints
 
-PUBLIC_KEY = 6  # the kind of packet; subkeys have another
-BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
-END = "-----END PGP PUBLIC KEY BLOCK-----"
 PLAIN = stat.S_IFREG | 0o644
 LIMIT = 256 * 1024  # bytes; AMD's key has 3 KiB
-
-
-def dearmour(content: bytes) -> bytes:
-    """The binary packets of a key, armoured or not.
-
-    Raises:
-        ValueError: where it is no OpenPGP key.
-    """
-    if content[:1] and content[0] & 0x80:
-        return content
-    lines = content.decode("ascii", errors="strict").splitlines()
-    body = lines[lines.index(BEGIN) + 1 : lines.index(END)]
-    if "" in body:
-        body = body[body.index("") + 1 :]
-    return base64.b64decode("".join(line for line in body if not line.startswith("=")))
 
 
 def armour(content: bytes) -> bytes:
@@ -59,47 +41,18 @@ def crc24(content: bytes) -> int:
     return crc
 
 
-def packets(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and body of every packet (RFC 4880, 4.2).
-
-    Raises:
-        ValueError: where the content ends within a packet.
-    """
-    at = 0
-    while at < len(content):
-        tag = content[at]
-        if not tag & 0x80:
-            raise ValueError("not an OpenPGP packet")
-        if tag & 0x40:
-            kind, first = tag & 0x3F, content[at + 1]
-            if first < 192:
-                length, start = first, at + 2
-            elif first < 224:
-                length, start = ((first - 192) << 8) + content[at + 2] + 192, at + 3
-            else:
-                length, start = int.from_bytes(content[at + 2 : at + 6], "big"), at + 6
-        else:
-            kind, size = (tag >> 2) & 0x0F, 1 << (tag & 3)
-            length, start = int.from_bytes(content[at + 1 : at + 1 + size], "big"), at + 1 + size
-        at = start + length
-        if at > len(content):
-            raise ValueError("a packet is cut short")
-        yield kind, content[start:at]
-
-
 def fingerprint(content: bytes) -> str:
-    """Fingerprint of the one key in ``content``: SHA-1 over its packet (RFC 4880, 12.2).
+    """Fingerprint of the one key in ``content``.
 
     apt trusts every key of a Signed-By file, so a second one behind the right one is refused.
 
     Raises:
         ValueError: where it is not one version 4 public key, its subkeys aside.
     """
-    keys = [body for kind, body in packets(dearmour(content)) if kind == PUBLIC_KEY]
-    if len(keys) != 1 or keys[0][:1] != b"\x04":
+    keys = fingerprints(content)
+    if len(keys) != 1:
         raise ValueError("not one version 4 public key")
-    length = len(keys[0]).to_bytes(2, "big")
-    return hashlib.sha1(b"\x99" + length + keys[0]).hexdigest().upper()  # noqa: S324
+    return keys[0]
 
 
 def read(path: str) -> str | None:

@@ -10,6 +10,9 @@ import subprocess
 import sys
 from typing import Any
 
+from strixbox.box._openpgp import BEGIN, fingerprints
+from strixbox.box._regular import regular
+
 FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\t${Maintainer}\n"
 AMDS = re.compile(r"@amd\.com(?![\w.-])")  # amd.com.example.org is somebody else's
 DISTRIBUTIONS = re.compile(r"@(?:[\w.-]+\.)?(?:ubuntu\.com|debian\.org)(?![\w.-])")
@@ -100,6 +103,20 @@ def loader(pattern: str) -> list[dict[str, Any]]:
     return found
 
 
+def keyrings(*patterns: str) -> dict[str, list[str]]:
+    """Fingerprints of the keys in apt's keyrings; what is not read to its end is not told."""
+    found = {}
+    for path in (p for pattern in patterns for p in sorted(glob.glob(pattern))):
+        try:
+            content = b"" if os.path.islink(path) else regular(path)[0]
+            # apt reads every armoured block of a file.
+            blocks = [BEGIN.encode() + part for part in content.split(BEGIN.encode())[1:]]
+            found[path] = [key for block in blocks or [content] for key in fingerprints(block)]
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
 def output(*words: str) -> str:
     """What a program of dpkg's says."""
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout
@@ -119,6 +136,12 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "preferences": _texts("/etc/apt/preferences", "/etc/apt/preferences.d/*"),
         "loader": loader("/etc/ld.so.conf.d/*rocm*"),
         "trees": trees("/opt/rocm*"),
+        "keyrings": keyrings(
+            "/etc/apt/keyrings/*",
+            "/etc/apt/trusted.gpg.d/*.asc",
+            "/etc/apt/trusted.gpg.d/*.gpg",
+            "/usr/share/keyrings/*",
+        ),
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from strixbox.box import _disk, apt_key, environments, survey, user_nodes
+from strixbox.box import _disk, _openpgp, apt_key, environments, rocm_remains, survey, user_nodes
 from strixbox.box._records import recorded
 from strixbox.box._units import shown
 from tests.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
@@ -63,7 +63,7 @@ def test_a_key_is_written_in_one_form(
     home, made = keys
     binary = gpg(home, "--export", made[number])
     text = apt_key.armour(binary)
-    assert apt_key.dearmour(text) == binary
+    assert _openpgp.dearmour(text) == binary
     # The same as gpg's own, checksum included.
     assert text == gpg(home, "--armor", "--export", made[number])
     path = tmp_path / "key.asc"
@@ -94,6 +94,37 @@ def test_a_second_key_behind_the_right_one_is_refused(keys: tuple[Path, list[str
     both = gpg(home, "--export", made[0]) + gpg(home, "--export", made[1])
     with pytest.raises(ValueError, match="not one version 4 public key"):
         apt_key.fingerprint(both)
+
+
+def test_a_keyring_tells_all_of_its_keys_or_nothing(
+    keys: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    home, made = keys
+    both = gpg(home, "--export", made[0]) + gpg(home, "--export", made[1])
+    text = [gpg(home, "--armor", "--export", key) for key in made]
+    files = {
+        "one.asc": text[0],
+        "both.asc": gpg(home, "--armor", "--export", *made),
+        "both.gpg": both,
+        "two-blocks.asc": text[0] + text[1],
+        # Each of them could hide a key of somebody else's.
+        "two-blocks-cut.asc": text[0] + text[1][:200],
+        "cut.gpg": both[:-1],
+        "trailing.gpg": both + b"\0",
+        "keybox.gpg": b"\0\0\0 \1\1\0\2KBXf",
+        "empty.gpg": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link.gpg").symlink_to("both.gpg")
+    os.mkfifo(tmp_path / "pipe.gpg")
+    told = rocm_remains.keyrings(f"{tmp_path}/*.asc", f"{tmp_path}/*.gpg")
+    assert {Path(path).name: sorted(found) for path, found in told.items()} == {
+        "one.asc": made[:1],
+        "both.asc": sorted(made),
+        "both.gpg": sorted(made),
+        "two-blocks.asc": sorted(made),
+    }
 
 
 @pytest.mark.parametrize(

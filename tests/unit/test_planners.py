@@ -43,6 +43,7 @@ CLEAN: dict[str, Any] = {
     "preferences": {},
     "loader": [],
     "trees": [],
+    "keyrings": {},
     "owners": {},
 }
 BUILDS = {"7.2.1": "70201-81~24.04", "6.4.2": "60402-120~24.04", "6.4.1": "60401-83~24.04"}
@@ -256,6 +257,125 @@ def test_a_keyring_that_another_source_uses_stays(cfg: Config) -> None:
         }
     }
     assert purge_plan(remains, cfg.rocm).files == ("/etc/apt/sources.list.d/rocm.list",)
+
+
+AMDS, OTHERS = "CA8BB4727A47B4D09B4EE8969386B48A1A693C5C", "F" * 40
+RADEON = "https://repo.radeon.com/rocm/apt/6.4.1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"deb [signed-by=/etc/apt/keyrings/a,/usr/share/keyrings/b arch=amd64] {RADEON} n m\n",
+        f"Types: deb\nSigned-By: /etc/apt/keyrings/a /usr/share/keyrings/b\nURIs: {RADEON}\n",
+        f"URIs: {RADEON}\nsigned-by:\n /etc/apt/keyrings/a\n /usr/share/keyrings/b\nSuites: n\n",
+        f"URIs: {RADEON}\nSigned-By: /etc/apt/keyrings/a, {AMDS}\n /usr/share/keyrings/b\n",
+    ],
+)
+def test_every_keyring_that_a_source_names_counts(cfg: Config, text: str) -> None:
+    radeon = {"/etc/apt/sources.list.d/radeon.sources": text}
+    both = ("/etc/apt/keyrings/a", "/usr/share/keyrings/b")
+    assert purge_plan(CLEAN | {"sources": radeon}, cfg.rocm).sources == (*both, *radeon)
+    # Of another source's, the second one counts as much.
+    other = {"/etc/apt/sources.list.d/x.sources": text.replace("repo.radeon.com", "example.org")}
+    assert purge_plan(CLEAN | {"sources": radeon | other}, cfg.rocm).sources == (*radeon,)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "goes"),
+    [
+        ("/etc/apt/keyrings/rocm.gpg", [AMDS], True),
+        ("/etc/apt/keyrings/rocm.gpg", [AMDS, AMDS], True),
+        # A key that only AMD's source is checked with is AMD's too, another one by now.
+        ("/etc/apt/keyrings/rocm.gpg", [OTHERS], True),
+        ("/etc/apt/keyrings/rocm.gpg", [AMDS, OTHERS], False),
+        ("/etc/apt/trusted.gpg.d/rocm.gpg", [AMDS], True),
+        # ... but not where apt takes it for sources that name none.
+        ("/etc/apt/trusted.gpg.d/rocm.gpg", [OTHERS], False),
+        ("/usr/share/keyrings/ubuntu-archive-keyring.gpg", ["A" * 40, OTHERS], False),
+        ("/etc/apt/keyrings/strixbox-rocm.asc", [AMDS], False),
+        # wget without pipefail leaves it empty.
+        ("/etc/apt/keyrings/rocm.gpg", None, True),
+    ],
+)
+def test_a_keyring_of_amds_source_goes_unless_it_holds_keys_of_others(
+    cfg: Config, path: str, keys: list[str] | None, goes: bool
+) -> None:
+    source = {"/etc/apt/sources.list.d/rocm.list": f"deb [signed-by={path}] {RADEON} n m\n"}
+    known = {path: keys} if keys else {}
+    todo = purge_plan(CLEAN | {"sources": source, "keyrings": known}, cfg.rocm)
+    assert todo.files == ((path, *source) if goes else (*source,))
+
+
+def test_a_commented_line_of_amds_file_gives_no_keyring_away(cfg: Config) -> None:
+    text = "# deb [signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/x n s\n"
+    source = {"/etc/apt/sources.list.d/rocm.list": text + AMD_LIST}
+    assert "docker" not in " ".join(purge_plan(CLEAN | {"sources": source}, cfg.rocm).files)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "owner", "goes"),
+    [
+        ("/etc/apt/keyrings/rocm.gpg", [AMDS], None, True),
+        ("/etc/apt/trusted.gpg.d/rocm.asc", [AMDS], None, True),
+        ("/etc/apt/keyrings/rocm.gpg", [AMDS, OTHERS], None, False),
+        ("/etc/apt/keyrings/docker.asc", [OTHERS], None, False),
+        ("/etc/apt/keyrings/empty.gpg", [], None, False),
+        ("/usr/share/keyrings/rocm.gpg", [AMDS], None, False),
+        ("/etc/apt/keyrings/strixbox-rocm.asc", [AMDS], None, False),
+        ("/etc/apt/trusted.gpg.d/corp.gpg", [AMDS], "corp-keyring", False),
+        ("/etc/apt/keyrings/mirror.gpg", [AMDS], None, False),
+    ],
+)
+def test_a_keyring_that_nobody_uses_goes_where_it_holds_amds_key_alone(
+    cfg: Config, path: str, keys: list[str], owner: str | None, goes: bool
+) -> None:
+    remains = CLEAN | {
+        "keyrings": {path: keys},
+        "sources": {
+            "/etc/apt/sources.list.d/ubuntu.list": "deb http://de.archive.ubuntu.com/ubuntu n m\n",
+            "/etc/apt/sources.list.d/mirror.list": (
+                "deb [signed-by=/etc/apt/keyrings/mirror.gpg] https://mirror.example.org/rocm n m\n"
+            ),
+        },
+        "owners": {path: [owner]} if owner else {},
+    }
+    todo = purge_plan(remains, cfg.rocm)
+    assert todo.leftovers == ((path,) if goes else ())
+    assert todo.sources == ()
+    # Who owns it is asked for, and for nothing else on a box where nothing is to go.
+    assert contested(remains, cfg.rocm) == ((path,) if goes or owner else ())
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "goes"),
+    [
+        # A mirror of AMD's repository that names no key may need this one.
+        ("x.list", "deb https://mirror.example.org/rocm noble main\n", False),
+        ("x.list", f"deb [arch=amd64 signed-by={AMDS}] https://mirror.example.org/r n m\n", False),
+        ("x.list", "deb file:/srv/debs ./\n", False),
+        ("x.sources", "Types: deb\nURIs: http://archive.ubuntu.com/u http://a.org/x\n", False),
+        ("x.sources", "Types: deb\nURIs: https://archive.ubuntu.com.example.org/\n", False),
+        ("x.list", "# deb https://mirror.example.org/rocm noble main\n", True),
+        ("x.list", "deb [signed-by=/k.asc] https://mirror.example.org/r n m\n", True),
+        ("x.sources", "URIs: https://a.org\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK\n", True),
+        ("x.sources", "URIs: http://archive.ubuntu.com/u http://security.ubuntu.com/u\n", True),
+    ],
+)
+def test_a_key_that_apt_trusts_for_all_stays_where_a_source_may_need_it(
+    cfg: Config, path: str, text: str, goes: bool
+) -> None:
+    trusted = "/etc/apt/trusted.gpg.d/rocm.gpg"
+    remains = CLEAN | {
+        "sources": {f"/etc/apt/sources.list.d/{path}": text},
+        "preferences": {"/etc/apt/preferences.d/x": "Package: *\nPin-Priority: 1\n"},
+        "keyrings": {trusted: [AMDS], "/etc/apt/keyrings/rocm.gpg": [AMDS]},
+    }
+    todo = purge_plan(remains, cfg.rocm)
+    assert todo.leftovers == ("/etc/apt/keyrings/rocm.gpg", *((trusted,) if goes else ()))
+    named = {"/etc/apt/sources.list.d/a.list": f"deb [signed-by={trusted}] {RADEON} n m\n"}
+    todo = purge_plan(remains | {"sources": remains["sources"] | named}, cfg.rocm)
+    assert todo.sources == ((trusted,) if goes else ()) + (*named,)
 
 
 @pytest.mark.parametrize(
