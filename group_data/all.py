@@ -80,7 +80,9 @@ box_accept: dict[str, str] = {}
 
 rocm_packages = ["rocm-hip-sdk", "rocm-libs"]
 rocm_suite = "noble"
-rocm_disk_gib = 26  # 3.95 GB download, 24.2 GB installed (reference install of 6.4.2)
+# An upper bound: 3.95 GB of download and 24.2 GB installed are those of all of `rocm` 6.4.2, 101
+# packages, of which these two bring a part.
+rocm_disk_gib = 26
 # noble's universe has ROCm parts of its own (rocminfo 5.7.1) that sort above AMD's 1.0.0.60402;
 # AMD's documented pin of `Package: *` would let their repository replace anything.
 rocm_pinned = [

@@ -13,8 +13,16 @@ NUMBER = int(os.environ.get("STRIXBOX_LAB", "1"))
 FOLDER = ".lab" if NUMBER == 1 else f".lab{NUMBER}"
 LAB_FILE = Path(__file__).parent.parent / FOLDER / "lab.json"
 
-# Codes of strixbox/preflight.py that no container can satisfy.
-ABSENT_IN_A_CONTAINER = ("CPU.MODEL", "GPU.PCI", "GPU.KFD", "GPU.RENDER", "KERNEL.ROCM")
+# Codes of strixbox/preflight.py that no container can satisfy, and why.
+_NO_GPU = "a container has neither an AMD GPU nor its driver"
+_NOT_ITS_OWN = "a container has the {} of the machine that it runs on"
+ACCEPTED = {
+    "CPU.MODEL": _NOT_ITS_OWN.format("CPU"),
+    "GPU.PCI": _NO_GPU,
+    "GPU.KFD": _NO_GPU,
+    "GPU.RENDER": _NO_GPU,
+    "KERNEL.ROCM": _NOT_ITS_OWN.format("kernel"),
+}
 
 
 @dataclass(frozen=True)

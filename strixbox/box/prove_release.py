@@ -87,12 +87,12 @@ class Prover:
         """Torch imports, is the ROCm build, and computes where there is a GPU."""
         answer = self.run("-c", TORCH_PROOF)
         if answer.returncode < 0:
-            # hipMalloc of 6.4 and 7.0 to 7.1 segfaults on this chip with newer kernels.
+            # hipMalloc of 6.4.1, 7.0.2 and 7.1.0 segfaults on this chip (warpfront/hipfire PR 81).
             name = signal.Signals(-answer.returncode).name
             raise SystemExit(
                 f"torch of {self.release} was ended by {name} when it used the GPU: this ROCm does"
-                " not work with this kernel; put the box into the group rocm_7_2 in boxes.yaml,"
-                " or see preflight's findings for kernel and firmware"
+                " not work on this chip or with this kernel; put the box into the group rocm_7_2 in"
+                " boxes.yaml, or see preflight's findings for kernel and firmware"
             )
         if answer.returncode != 0:
             raise SystemExit(
