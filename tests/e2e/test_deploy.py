@@ -40,7 +40,50 @@ def deploy_as_planned_and_twice(fleet: Fleet, box: Box) -> dict[str, str]:
 def test_dry_run_tells_the_truth_and_the_second_run_changes_nothing(
     fleet: Fleet, state: str, undisturbed: dict[str, dict[str, str]]
 ) -> None:
-    undisturbed[state] = deploy_as_planned_and_twice(fleet, fleet.add("e2e", state))
+    box = fleet.add("e2e", state)
+    if state == "old-rocm":
+        assert there(box, *OLD, *OTHERS) == {*OLD, *OTHERS}
+        before = dpkg(box)
+        assert before["amdgpu-install"].startswith("rc ")
+        assert {"rocm-core", "amdgpu-dkms", "rocprofiler-systems"} <= before.keys()
+
+    undisturbed[state] = deploy_as_planned_and_twice(fleet, box)
+
+    assert there(box, *OLD) == set()
+    packages = dpkg(box)
+    assert {"amdgpu-install", "amdgpu-dkms", "rocprofiler-systems"}.isdisjoint(packages)
+    assert not any("60401-83" in version for version in packages.values()), packages
+    assert packages["rocm-core"] == "ii 6.4.2.60402-120~24.04"
+    if state == "old-rocm":
+        assert there(box, *OTHERS) == {*OTHERS}
+        assert box.read("/opt/rocm-notes/README") == "my notes\n"
+
+
+# What tests/lab/states/old-rocm.sh leaves of AMD's, beside packages, and what is not AMD's alone.
+OLD = (
+    "/etc/amdgpu-install/amdgpu-setup.conf",
+    "/etc/apt/keyrings/rocm.gpg",
+    "/etc/apt/preferences.d/rocm-pin-600",
+    "/etc/apt/sources.list.d/amdgpu.list",
+    "/etc/apt/sources.list.d/rocm.list",
+    "/etc/apt/trusted.gpg.d/rocm-keyring.gpg",
+    "/etc/ld.so.conf.d/rocm.conf",
+    "/opt/rocm-6.2.0",
+    "/opt/rocm-6.4.1",
+)
+OTHERS = ("/etc/apt/keyrings/team.gpg", "/opt/rocm-notes/README")
+
+
+def there(box: Box, *paths: str) -> set[str]:
+    """Which of the paths are on the box, links that lead nowhere included."""
+    return set(box.run(["ls", "-d", *paths], check=False).stdout.splitlines())
+
+
+def dpkg(box: Box) -> dict[str, str]:
+    """dpkg's state and version of every package that it knows, removed ones included."""
+    form = "${Package}\t${db:Status-Abbrev}${Version}\n"
+    lines = box.run(["dpkg-query", "-W", "-f", form]).stdout.splitlines()
+    return dict(line.split("\t") for line in lines)
 
 
 def test_what_the_user_had_is_there_and_in_use(fleet: Fleet) -> None:

@@ -66,6 +66,8 @@ OWN = {
 }
 # These have no build number, only the revision of the release that they were built with.
 BARE = {"rocprofiler-sdk": {"7": "1.1.0", "6": "0.6.0"}}
+# Whom the others name is Deb's default; this one has an address that is nobody's at AMD.
+MAINTAINERS = {"rocprofiler-systems": "https://github.com/ROCm/rocprofiler-systems"}
 
 _RUNTIME = ("rocm-core",)
 DEPENDS: dict[str, tuple[str, ...]] = {
@@ -144,6 +146,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "rocprim-dev": _RUNTIME,
     "rocprofiler-register": _RUNTIME,
     "rocprofiler-sdk": ("rocm-core", "rocprofiler-register"),
+    "rocprofiler-systems": ("rocm-core",),
     "rocrand": ("rocm-core", "hip-runtime-amd"),
     "rocrand-dev": ("rocm-core", "rocrand"),
     "rocsolver": ("rocm-core", "rocblas"),
@@ -176,7 +179,11 @@ def _package(name: str, release: str) -> Deb:
     files = {f"{prefix}/share/doc/{name}/README": f"{name} {release}\n"}
     if name != "rocm-core":
         return Deb(
-            name, version(name, release), _exact(name, release), files | _extra(name, prefix)
+            name,
+            version(name, release),
+            _exact(name, release),
+            files | _extra(name, prefix),
+            maintainer=MAINTAINERS.get(name, Deb.maintainer),
         )
     conf = "/etc/ld.so.conf.d/20-rocm-core.conf"
     files |= {f"{prefix}/.info/version": f"{release}\n", conf: f"{prefix}/lib\n"}

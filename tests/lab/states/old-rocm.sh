@@ -10,10 +10,14 @@ printf 'Package: *\nPin: release o=repo.radeon.com\nPin-Priority: 600\n' > /etc/
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
 apt-get install -qy --no-install-recommends rocm-hip-sdk rocm-libs rocprofiler-sdk \
-    amdgpu-dkms amdgpu-install
+    rocprofiler-systems amdgpu-dkms amdgpu-install
 apt-mark hold rocm-libs
 # One package that was removed but left its configuration.
 apt-get remove -qy amdgpu-install
+# apt-key's way of old: the key for every source. And a keyring with a key of somebody else's too.
+cp /etc/apt/keyrings/rocm.gpg /etc/apt/trusted.gpg.d/rocm-keyring.gpg
+gpg --dearmor < /usr/share/keyrings/lab-ubuntu.asc | cat /etc/apt/keyrings/rocm.gpg - \
+    > /etc/apt/keyrings/team.gpg
 # What AMD's post-installation page has one write; it names directories of that release alone.
 printf '/opt/rocm-6.4.1/lib\n' > /etc/ld.so.conf.d/rocm.conf
 # Something of another origin that must stay, and a hand-made leftover of an older release.
