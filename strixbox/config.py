@@ -23,6 +23,7 @@ from strixbox.codes import CODES
 from strixbox.digests import digest_of
 from strixbox.layout import BACKUPS, BUILDER, CACHE, LOGS, OPT, RUN, STATE
 from strixbox.locks import known_locks, lock_text, pins
+from strixbox.rocm_support import release_of_wheel
 from strixbox.schema import Check, Section, mistakes_in
 
 
@@ -478,18 +479,18 @@ class Config(Section):
 
     def _rocm_of_torch(self) -> Check:
         torch, release = self.python.torch, self.rocm.version
-        built = re.search(r"\+rocm(\d+(?:\.\d+)+)", torch.version) if torch else None
-        if torch is None or built is None:
+        built = release_of_wheel(torch.version) if torch else ""
+        if torch is None or not built:
             return
         if release is None:
             if ".lw." in torch.version:
                 yield (
                     f"python_wheels: torch {torch.version} is a lightweight wheel, which brings no"
-                    f" ROCm libraries; set rocm_version to {built[1]}"
+                    f" ROCm libraries; set rocm_version to {built}"
                 )
-        elif not f"{release}.".startswith(f"{built[1]}."):
+        elif not f"{release}.".startswith(f"{built}."):
             yield (
-                f"python_wheels: torch {torch.version} is built for ROCm {built[1]}, and"
+                f"python_wheels: torch {torch.version} is built for ROCm {built}, and"
                 f" rocm_version is {release}; change both together, or set rocm_version to None"
             )
 

@@ -181,7 +181,7 @@ def memory_pools(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
 def kernel(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     """The kernel against the ROCm release (AMD's table for RDNA 3.5), and releases that break."""
     # Without apt's ROCm there is only what the wheels bring.
-    torch = next(wheel.version for wheel in cfg.python.wheels if wheel.project == "torch")
+    torch = cfg.python.torch.version if cfg.python.torch else ""
     release = cfg.rocm.version or release_of_wheel(torch)
     if not release:
         yield Finding("KERNEL.ROCM", "ok", f"kernel {survey['kernel']}; torch {torch} uses no ROCm")
@@ -288,21 +288,25 @@ def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
     release = cfg.comfyui.release_disk_gib
     # ii, or hi where it is held.
     rocm = cfg.rocm.disk_gib if cfg.rocm.version and survey["rocm"][1:2] != "i" else 0
-    now = (0 if survey["sealed"] else release) + rocm
-    needs = {
-        "/opt/strixbox": (now, now + release),
-        "/var/cache": (now * DOWNLOADS, (now + release) * DOWNLOADS),
-        cfg.box.home: (0, HOME_GIB),
-    }
+    now = 0 if survey["sealed"] else release
+    # GiB needed now, and with the next upgrade. /opt/strixbox may be a link to another disk.
+    needs = {"/opt": (rocm, rocm), "/opt/strixbox": (now, now + release)}
     verdict: Verdict = "ok"
     told = []
     for paths in by_disk(survey["disks"]):
         disk = survey["disks"][paths[0]]
         left = disk.get("left", 0) / GIB  # asked for only where the rest is not enough
         free = disk["free"] / GIB + left
-        # What is downloaded is part of what is needed in all.
-        counted = [p for p in paths if not (p == "/var/cache" and "/opt/strixbox" in paths)]
-        least, later = (sum(needs[path][i] for path in counted) for i in (0, 1))
+        least, later = (
+            sum(need[i] for path, need in needs.items() if path in paths) for i in (0, 1)
+        )
+        if "/var/cache" in paths:
+            # What is downloaded to the disk of its place is part of what is needed there in all.
+            elsewhere = [need for path, need in needs.items() if path not in paths]
+            least += DOWNLOADS * sum(need[0] for need in elsewhere)
+            later += DOWNLOADS * sum(need[1] for need in elsewhere)
+        if cfg.box.home in paths:
+            later += HOME_GIB
         if free < least:
             verdict = "refuse"
         elif free < later and verdict == "ok":

@@ -59,6 +59,9 @@ OF_USER = (
     ".config/systemd/user/*.d/*.conf",
 )
 
+# What takes room, each perhaps on a disk of its own; ROCm is in /opt itself.
+PLACES = ("/opt", "/opt/strixbox", "/var/cache")
+
 
 def text(path: str) -> str:
     """Content of a file, empty where it cannot be read."""
@@ -252,7 +255,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "gfx_targets": gfx_targets(),
         "kfd": os.path.exists("/dev/kfd"),
         "render": bool(glob.glob("/dev/dri/renderD*")),
-        "disks": {path: disk(path) for path in ("/opt/strixbox", "/var/cache", query["home"])},
+        "disks": {path: disk(path) for path in (*PLACES, query["home"])},
         "sealed": os.path.exists(query["seal"]),
         "rocm": known["rocm-core"],
         "driver": known["amdgpu-dkms"],

@@ -682,6 +682,7 @@ GOOD: dict[str, Any] = {
     "kfd": True,
     "render": True,
     "disks": {
+        "/opt": {"device": 1, "free": 200 * GIB},
         "/opt/strixbox": {"device": 1, "free": 200 * GIB},
         "/var/cache": {"device": 1, "free": 200 * GIB},
         "/home/anna": {"device": 1, "free": 200 * GIB},
@@ -704,9 +705,9 @@ GOOD: dict[str, Any] = {
 }
 
 
-def disks(opt: int, var: int, home: int) -> dict[str, dict[str, int]]:
-    """Free GiB; the same number stands for the same disk."""
-    rooms = {"/opt/strixbox": opt, "/var/cache": var, "/home/anna": home}
+def disks(opt: int, var: int, home: int, root: int | None = None) -> dict[str, dict[str, int]]:
+    """Free GiB; the same number stands for the same disk, and ROCm's is ours where none is told."""
+    rooms = {"/opt": root or opt, "/opt/strixbox": opt, "/var/cache": var, "/home/anna": home}
     return {path: {"device": free, "free": free * GIB} for path, free in rooms.items()}
 
 
@@ -749,6 +750,16 @@ SPOILT: dict[str, tuple[dict[str, Any], str, str]] = {
         {"disks": disks(20, 20, 20), "rocm": "ii 7.2.1"},
         "DISK.ROOM",
         "warn",
+    ),
+    "a larger disk for the releases alone": (
+        {"disks": disks(200, 12, 12, root=12), "rocm": "", "sealed": False},
+        "DISK.ROOM",
+        "refuse",
+    ),
+    "room for ROCm, and none for the downloads of a release elsewhere": (
+        {"disks": disks(200, 22, 22, root=22), "rocm": "", "sealed": False},
+        "DISK.ROOM",
+        "refuse",
     ),
     "a small disk for /var": ({"disks": disks(200, 3, 200)}, "DISK.ROOM", "refuse"),
     "a full disk for the home": ({"disks": disks(200, 200, 1)}, "DISK.ROOM", "warn"),
