@@ -10,7 +10,7 @@ from strixbox.digests import digest_of
 from strixbox.layout import BIN, CURRENT, ETC, NODES, SERVICE, TOOLS_STATE
 from strixbox.release import Release
 from strixbox.tools import nodes_digest
-from strixbox.tree import BoxFile, rendered, shipped
+from strixbox.tree import BoxFile, rendered
 
 # Of a shell or of systemd itself they must not reach a profile that does not set them.
 HARMFUL = ("HSA_OVERRIDE_GFX_VERSION",)
@@ -102,9 +102,12 @@ def _unit(cfg: Config, digest: str) -> BoxFile:
     )
 
 
-def preload_unit() -> BoxFile:
+def preload_unit(cfg: Config) -> BoxFile:
     """Reads the models into the page cache after boot."""
-    return shipped("/etc/systemd/system/strixbox-preload.service")
+    return rendered(
+        "/etc/systemd/system/strixbox-preload.service",
+        models=f"{cfg.comfyui.base_directory}/models",
+    )
 
 
 def warmup_unit(cfg: Config) -> BoxFile:

@@ -14,7 +14,7 @@ from strixbox.release import Release
 def service(cfg: Config, release: Release) -> None:
     enabled_unit(
         name="Preload models after boot",
-        unit=preload_unit(),
+        unit=preload_unit(cfg),
     )
     # Before the service: its very first start is one that calls for tuning.
     enabled_unit(

@@ -152,7 +152,7 @@ def launch_files(cfg: Config, release: Release) -> Row:
 
 def side_units(cfg: Config, release: Release) -> Row:
     """What preloads and tunes beside the service: written, and enabled."""
-    units = (preload_unit(), warmup_unit(cfg))
+    units = (preload_unit(cfg), warmup_unit(cfg))
     wrong = _differing(units)
     known = ask(Units, units=tuple(PurePosixPath(unit.path).name for unit in units))
     wrong += [f"{name} is not enabled" for name, unit in known.items() if not unit["enabled"]]

@@ -204,7 +204,7 @@ def test_most_used_passes_over_the_unknown(settings: Settings) -> None:
 
 
 def test_the_unit_runs_the_command() -> None:
-    unit = Path(__file__).parents[2] / "files/etc/systemd/system/strixbox-preload.service"
+    unit = Path(__file__).parents[2] / "templates/etc/systemd/system/strixbox-preload.service.j2"
     lines = unit.read_text().splitlines()
     assert "ExecStart=/usr/local/bin/strixbox preload" in lines
     for wanted in ("ProtectSystem=strict", "PrivateNetwork=yes", "NoNewPrivileges=yes"):

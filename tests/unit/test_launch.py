@@ -156,9 +156,23 @@ def test_the_unit_names_user_mounts_and_its_own_digest(cfg: Config) -> None:
     assert launch.unit_digest(cfg) in text
 
 
+def test_models_are_preloaded_once_their_disk_is_mounted_and_without_the_archives(
+    data: dict[str, Any],
+) -> None:
+    model = {"name": "a.safetensors", "folder": "vae", "url": "https://h/a"}
+    manifest = [model | {"tier": "active"}, model | {"name": "b.safetensors", "tier": "archive"}]
+    archive = {"models_archive": "/mnt/sata/models", "models_manifest": manifest}
+    cfg = Config.load(data | archive)
+    lines = launch.preload_unit(cfg).content.decode().splitlines()
+    assert 'RequiresMountsFor=/opt/strixbox "/home/anna/ComfyUI/models"' in lines
+    assert not any("/mnt/sata" in line for line in lines)
+    assert launch.preloaded(cfg) == ["/home/anna/ComfyUI/models/vae/a.safetensors"]
+
+
 def test_a_percent_sign_in_a_path_is_no_specifier(data: dict[str, Any]) -> None:
     cfg = Config.load(data | {"comfyui_base_directory": "/srv/100% comfy"})
     assert '"/srv/100%% comfy"' in launch.service_unit(cfg).content.decode()
+    assert '"/srv/100%% comfy/models"' in launch.preload_unit(cfg).content.decode()
 
 
 def test_the_unit_takes_away_the_override_where_the_profile_has_none(
