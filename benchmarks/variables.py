@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from strixbox import launch, layout
+from strixbox import ground, launch, layout
 from strixbox.config import MODEL_FOLDERS, Config, Wheel
 from strixbox.layout import BUILDER, ETC, FOLDERS
 from strixbox.locks import TOOLS
@@ -21,7 +21,6 @@ from strixbox.operations.shell import bashrc
 from strixbox.release import Release, constraints, overrides
 from strixbox.tools import settings_file
 from strixbox.tree import ROOT
-from tasks import base
 
 PATHS = {
     name.lower(): value
@@ -53,8 +52,8 @@ def variables(cfg: Config, key_sha256: str) -> dict[str, Any]:
     return settings(cfg) | {
         "project": str(ROOT),
         "layout": PATHS,
-        "base_packages": list(base.PACKAGES),
-        "base_directories": [*(p for p in base.ROOTS if p not in _FILLED), f"{ETC}/launch"],
+        "base_packages": list(ground.PACKAGES),
+        "base_directories": [*(p for p in ground.ROOTS if p not in _FILLED), f"{ETC}/launch"],
         "tools_lock": TOOLS,
         "rocm_key": KEY,
         "rocm_key_sha256": key_sha256,

@@ -11,9 +11,10 @@ from packaging.utils import canonicalize_name
 
 from strixbox.config import Comfyui, Python, Wheel
 from strixbox.digests import digest_of
-from strixbox.layout import RELEASES
+from strixbox.layout import LOCKS, RELEASES
 from strixbox.locks import lock_digest, lock_text, pins
 from strixbox.operations.git import Checkout
+from strixbox.tree import BoxFile, rendered, shipped
 
 # Grows when a release is built in another way from the same pins, so that boxes get a new one.
 RECIPE = 1
@@ -86,6 +87,23 @@ def constraints(python: Python) -> str:
     """
     lines = [f"{wheel.project}=={wheel.version}" for wheel in python.wheels]
     return "\n".join([*lines, f"numpy=={python.numpy}", ""])
+
+
+def held_files(release: Release) -> tuple[BoxFile, ...]:
+    """The lock of ComfyUI's requirements, and the constraints of the release."""
+    return (
+        shipped(f"{LOCKS}/{release.python.requirements}.txt"),
+        BoxFile(f"{release.path}/constraints.txt", constraints(release.python).encode()),
+    )
+
+
+def node_paths(release: Release) -> BoxFile:
+    """What tells ComfyUI where the nodes of the release are."""
+    return rendered(
+        f"{release.path}/extra_model_paths.yaml",
+        image="/opt/strixbox/release/extra_model_paths.yaml",
+        nodes=f"{release.path}/nodes",
+    )
 
 
 def overrides(release: Release) -> str:

@@ -2,7 +2,8 @@
 
 from pyinfra.api.deploy import deploy
 
-from strixbox.config import MODEL_FOLDERS, Box, Comfyui, Models
+from strixbox.config import Box, Comfyui, Models
+from strixbox.ground import tier_folders
 from strixbox.operations.files import user_directories
 from strixbox.operations.models import archive_tier, model_files
 
@@ -13,14 +14,13 @@ def models(cfg: Models, comfyui: Comfyui, box: Box) -> None:
     user_directories(
         name="Create the folders of the active tier",
         user=box.user,
-        paths=tuple(f"{active}/{folder}" for folder in MODEL_FOLDERS),
+        paths=tier_folders(active),
     )
     if cfg.archive is not None:
         archive_tier(
             name="Have the archive tier",
             path=cfg.archive,
             user=box.user,
-            folders=MODEL_FOLDERS,
         )
     model_files(
         name="Have every model where it belongs",

@@ -3,7 +3,7 @@
 from pyinfra.api.deploy import deploy
 
 from strixbox.config import Config
-from strixbox.layout import BUILDER, LOCKS
+from strixbox.layout import BUILDER
 from strixbox.operations.files import place_files
 from strixbox.operations.python import (
     build_account,
@@ -12,8 +12,7 @@ from strixbox.operations.python import (
     uv_tool,
     wheel_files,
 )
-from strixbox.release import Release, constraints
-from strixbox.tree import BoxFile, shipped
+from strixbox.release import Release, held_files
 
 
 @deploy("Python")
@@ -22,10 +21,7 @@ def python(cfg: Config, release: Release) -> None:
     build_account(name="Have an account that may do nothing but build", account=BUILDER)
     place_files(
         name="Write the lock and the constraints",
-        files=(
-            shipped(f"{LOCKS}/{cfg.python.requirements}.txt"),
-            BoxFile(f"{release.path}/constraints.txt", constraints(cfg.python).encode()),
-        ),
+        files=held_files(release),
     )
     wheel_files(name="Download the stack's wheels", release=release)
     python_environment(name="Install torch and ComfyUI's requirements", release=release)

@@ -262,13 +262,7 @@ def rocm_repository(rocm: Rocm) -> Steps:
 
     + rocm: repository, suite, key and what is pinned to it
     """
-    files = repository_files(rocm)
-    states = ask(FileStates, paths=tuple(file.path for file in files))
-    wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
-    keyed = ask(AptKey, path=KEY) == rocm.key_fingerprint
-    index = ask(AptSource, uri=rocm.repository, suite=rocm.suite, stamp=STAMP)
-    wanted = digest_of([files[0].sha256, rocm.key_fingerprint])
-    fetched = index["indexed"] and index["stamp"] == wanted
+    wrong, keyed, fetched = ask_repository(rocm)
     if keyed and fetched and not wrong:
         host.noop(f"{rocm.repository} is known to apt")
         return
@@ -294,7 +288,22 @@ def rocm_repository(rocm: Rocm) -> Steps:
                 " again.",
             )
         yield Run("mkdir", "-p", STATE, mend="")
-        yield Run("tee", STAMP, stdin=wanted + "\n", mend="")
+        yield Run("tee", STAMP, stdin=_fetch(rocm) + "\n", mend="")
+
+
+def ask_repository(rocm: Rocm) -> tuple[tuple[BoxFile, ...], bool, bool]:
+    """Files that are not as they shall be, whether the key is, and whether the index is fetched."""
+    files = repository_files(rocm)
+    states = ask(FileStates, paths=tuple(file.path for file in files))
+    wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
+    keyed = ask(AptKey, path=KEY) == rocm.key_fingerprint
+    index = ask(AptSource, uri=rocm.repository, suite=rocm.suite, stamp=STAMP)
+    return wrong, keyed, index["indexed"] and index["stamp"] == _fetch(rocm)
+
+
+def _fetch(rocm: Rocm) -> str:
+    """What the stamp says of an index that was fetched from this source under this key."""
+    return digest_of([repository_files(rocm)[0].sha256, rocm.key_fingerprint])
 
 
 @box_operation
@@ -385,7 +394,7 @@ def group_membership(user: str, groups: tuple[str, ...]) -> Steps:
     + user: the account
     + groups: groups that exist on every Ubuntu
     """
-    missing = [group for group in groups if group not in ask(Account, user=user)["groups"]]
+    missing = missing_groups(user, groups)
     if not missing:
         host.noop(f"{user} is in {', '.join(groups)}")
         return
@@ -396,3 +405,13 @@ def group_membership(user: str, groups: tuple[str, ...]) -> Steps:
             *("gpasswd", "--add", user, group),
             mend=f"{user} could not be put into {group}; see that account and group exist.",
         )
+
+
+def missing_groups(user: str, groups: tuple[str, ...]) -> list[str]:
+    """Groups that the account is not in.
+
+    + user: the account
+    + groups: names
+    """
+    now = ask(Account, user=user)["groups"]
+    return [group for group in groups if group not in now]

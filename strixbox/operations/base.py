@@ -31,6 +31,9 @@ Steps = Generator[StringCommand, None, None]
 # By box and operation: the sentence of an operation whose planning shows that it would fail.
 FORESEEN: dict[tuple[str, str], str] = {}
 
+# By box: checks of verify that could not be made, and why.
+UNKNOWN: dict[str, list[str]] = {}
+
 
 # By box: why a run did not begin on it.
 REFUSED: dict[str, str] = {}

@@ -72,9 +72,9 @@ def mirrored_trees(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> Steps:
     What stands there besides, such as a module of an older toolkit that Python would still import,
     goes to /var/backups/strixbox.
     """
+    stray = ask_strays(roots, files)
     states = ask(FileStates, paths=tuple(file.path for file in files))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
-    stray = strays(ask(TreeEntries, roots=roots), {file.path for file in files})
     if not wrong and not stray:
         host.noop(f"{len(files)} files are as they shall be")
         return
@@ -89,6 +89,15 @@ def mirrored_trees(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> Steps:
         )
     if wrong:
         yield placing(wrong)
+
+
+def ask_strays(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> list[str]:
+    """What stands below directories of ours besides the files that shall.
+
+    + roots: directories that the toolkit alone fills
+    + files: everything that shall stand below them
+    """
+    return strays(ask(TreeEntries, roots=roots), {file.path for file in files})
 
 
 def strays(standing: dict[str, list[str]], wanted: set[str]) -> list[str]:
@@ -113,8 +122,7 @@ def user_directories(user: str, paths: tuple[str, ...]) -> Steps:
     + user: the account that owns the directories
     + paths: directories, parents first
     """
-    states = ask(FileStates, paths=paths)
-    missing = [path for path in paths if states[path]["kind"] == "absent"]
+    missing = missing_paths(paths)
     if not missing:
         host.noop(f"{len(paths)} directories exist")
         return
@@ -123,6 +131,15 @@ def user_directories(user: str, paths: tuple[str, ...]) -> Steps:
         *("runuser", "--user", user, "--", "mkdir", "--parents", "--", *missing),
         mend=f"{user} may not create these directories; see who owns their parents.",
     )
+
+
+def missing_paths(paths: tuple[str, ...]) -> list[str]:
+    """Those that are not on the box.
+
+    + paths: directories or files
+    """
+    states = ask(FileStates, paths=paths)
+    return [path for path in paths if states[path]["kind"] == "absent"]
 
 
 def placing(files: tuple[BoxFile, ...], directories: tuple[BoxDirectory, ...] = ()) -> Run:
@@ -160,6 +177,13 @@ def directory_is_right(wanted: BoxDirectory, state: dict[str, Any]) -> bool:
         and (there["mode"], there["owner"]) == (wanted.mode, wanted.owner)
         and grouped
     )
+
+
+def item_is_right(wanted: BoxFile | BoxDirectory, state: dict[str, Any]) -> bool:
+    """Whether the box has this file or directory as it shall be."""
+    if isinstance(wanted, BoxFile):
+        return file_is_right(wanted, state)
+    return directory_is_right(wanted, state)
 
 
 def difference(wanted: BoxFile | BoxDirectory, state: dict[str, Any]) -> str:

@@ -29,21 +29,12 @@ def git_checkouts(checkouts: tuple[Checkout, ...]) -> Steps:
 
     pyinfra's git.repo cannot clone a commit, and fetches on every run for a tag.
     """
-    states = ask(Checkouts, paths=tuple(checkout.path for checkout in checkouts))
-    wrong = [
-        checkout
-        for checkout in checkouts
-        if states[checkout.path]["commit"] != checkout.commit or states[checkout.path]["edited"]
-    ]
+    wrong = moved(checkouts)
     if not wrong:
         host.noop(f"{len(checkouts)} checkouts are at their commits")
         return
-    for checkout in wrong:
-        now = states[checkout.path]
-        edited = f", edited: {', '.join(now['edited'])}" if now["edited"] else ""
-        say(
-            f"{checkout.path}: {(now['commit'] or 'absent')[:12]}{edited} -> {checkout.commit[:12]}"
-        )
+    for checkout, change in wrong.items():
+        say(f"{checkout.path}: {change}")
     for checkout in wrong:
         yield write(
             "checkout",
@@ -55,3 +46,19 @@ def git_checkouts(checkouts: tuple[Checkout, ...]) -> Steps:
             },
             live=True,
         )
+
+
+def moved(checkouts: tuple[Checkout, ...]) -> dict[Checkout, str]:
+    """Checkouts that are not as they shall be, each with what is to be done, in a few words.
+
+    + checkouts: path, URL and commit of each
+    """
+    states = ask(Checkouts, paths=tuple(checkout.path for checkout in checkouts))
+    wrong = {}
+    for checkout in checkouts:
+        now = states[checkout.path]
+        if now["commit"] != checkout.commit or now["edited"]:
+            edited = f", edited: {', '.join(now['edited'])}" if now["edited"] else ""
+            before = (now["commit"] or "absent")[:12]
+            wrong[checkout] = f"{before}{edited} -> {checkout.commit[:12]}"
+    return wrong

@@ -8,6 +8,7 @@ from pyinfra.context import host
 
 from strixbox.config import Models
 from strixbox.facts import ModelTier, VerifiedFiles
+from strixbox.ground import tier_folders
 from strixbox.layout import RECORDS
 from strixbox.models import Places, Step, obstacles, plan, unmounted
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
@@ -16,20 +17,17 @@ from strixbox.programs import write
 
 
 @box_operation
-def archive_tier(path: str, user: str, folders: tuple[str, ...]) -> Steps:
+def archive_tier(path: str, user: str) -> Steps:
     """Have the archive's directories, on a disk that is there.
 
     + path: models directory of the archive tier
     + user: the account that owns what is made
-    + folders: folders of models below it
     """
     tier = ask(ModelTier, path=path)
     trouble = unmounted(path, tier)
     if trouble:
         raise BoxTrouble("; ".join(trouble) + ".")
-    yield from user_directories._inner(
-        user=user, paths=(path, *(f"{path}/{folder}" for folder in folders))
-    )
+    yield from user_directories._inner(user=user, paths=(path, *tier_folders(path)))
 
 
 @box_operation

@@ -72,6 +72,25 @@ def is_owned(now: dict[str, Any]) -> bool:
     return bool(now["root"] == {"mode": "700", "ids": now["ids"]})
 
 
+def mount_troubles(tmpfs: Tmpfs, now: dict[str, Any]) -> tuple[str, ...]:
+    """In words, what differs between the RAM disk as it is and as it shall be.
+
+    + now: what the fact TmpfsMount tells
+    """
+    ids = now["ids"]
+    right = mount_is_right(tmpfs, now)
+    checks = (
+        (right, f"{tmpfs.path} is not mounted with its size and flags"),
+        (not right or is_owned(now), f"{tmpfs.path} is not its account's alone"),
+        (
+            ids is not None and now["fstab"] == [fstab_entry(tmpfs, ids)],
+            "its line in /etc/fstab differs",
+        ),
+        (not now["stale"], "systemd has not read /etc/fstab as it is now"),
+    )
+    return tuple(trouble for holds, trouble in checks if not holds)
+
+
 @box_operation
 def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
     """Have the RAM disk in fstab and mounted; a change of size remounts it and keeps its files.
@@ -85,13 +104,13 @@ def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
     trouble = place_trouble(tmpfs.path, now["place"], now["mount"])
     if trouble:
         raise BoxTrouble("; ".join(trouble) + ".")
+    if not mount_troubles(tmpfs, now):
+        host.noop(f"{tmpfs.path} is mounted with {tmpfs.size_gib} GiB")
+        return
     entry = fstab_entry(tmpfs, now["ids"])
     in_fstab = now["fstab"] == [entry]
     owned = is_owned(now)
     right = mount_is_right(tmpfs, now)
-    if in_fstab and right and owned and not now["stale"]:
-        host.noop(f"{tmpfs.path} is mounted with {tmpfs.size_gib} GiB")
-        return
     if not in_fstab:
         say(f"/etc/fstab: {entry}")
         text = ask(FileText, path="/etc/fstab")

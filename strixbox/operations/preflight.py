@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from strixbox.config import MODEL_FOLDERS, Config
+from strixbox.config import Config
 from strixbox.facts import Leftovers, ModelTier, Survey, TmpfsMount
-from strixbox.layout import FOLDERS, SERVICE
+from strixbox.ground import tier_folders, user_folders
+from strixbox.layout import SERVICE
 from strixbox.leftovers import begun, by_device, dead, query, with_room
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.models import ask_models
@@ -56,12 +57,9 @@ def directories(cfg: Config) -> tuple[str, ...]:
 
     + cfg: the box's settings
     """
-    base, archive = cfg.comfyui.base_directory, cfg.models.archive
-    tiers = (f"{base}/models", archive) if archive else (f"{base}/models",)
-    return (
-        *(base, *(f"{base}/{folder}" for folder in FOLDERS), *tiers),
-        *(f"{tier}/{folder}" for tier in tiers for folder in MODEL_FOLDERS),
-    )
+    active, archive = f"{cfg.comfyui.base_directory}/models", cfg.models.archive
+    tiers = (active, archive) if archive else (active,)
+    return (*user_folders(cfg), *tiers, *(path for tier in tiers for path in tier_folders(tier)))
 
 
 def examined_tmpfs(cfg: Config) -> Finding:

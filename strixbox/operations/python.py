@@ -38,7 +38,12 @@ UV_ENVIRONMENT = {
 
 def uv_program(python: Python) -> str:
     """Path of the pinned uv."""
-    return f"{OPT}/uv/{python.uv_version}/bin/uv"
+    return f"{uv_directory(python)}/bin/uv"
+
+
+def uv_directory(python: Python) -> str:
+    """The environment that holds the pinned uv."""
+    return f"{OPT}/uv/{python.uv_version}"
 
 
 @box_operation
@@ -48,7 +53,7 @@ def build_account(account: str) -> Steps:
     + account: its name
     """
     now = ask(Account, user=account)
-    if now["exists"] and not 0 < now["uid"] < 1000:
+    if now["exists"] and not is_system(now):
         raise BoxTrouble(
             f"The account {account} (uid {now['uid']}) is somebody's, and strixbox builds"
             " environments as an account of that name; rename yours (usermod --login), then run"
@@ -66,18 +71,22 @@ def build_account(account: str) -> Steps:
     )
 
 
+def is_system(account: dict[str, Any]) -> bool:
+    """Whether an account is there, and nobody's: uids from 1000 on are people's on Ubuntu.
+
+    + account: what the fact Account tells
+    """
+    return bool(account["exists"] and 0 < account["uid"] < 1000)
+
+
 @box_operation
 def uv_tool(python: Python) -> Steps:
     """Have uv at its pinned version, installed by hash.
 
     + python: the version, its sha256 and the package index
     """
-    directory = f"{OPT}/uv/{python.uv_version}"
-    path = uv_program(python)
-    program = ask(FileStates, paths=(path,), content=False)[path]
-    now = ask(Environments, paths=(directory,))[directory]
-    whole = _roots(now) and now["packages"].get("uv") == python.uv_version and not now["damaged"]
-    if whole and program["kind"] == "file" and program["mode"] == "755":
+    directory = uv_directory(python)
+    if uv_is_right(python):
         host.noop(f"uv {python.uv_version} is installed")
         return
     say(f"{directory}: uv {python.uv_version}")
@@ -92,6 +101,15 @@ def uv_tool(python: Python) -> Steps:
             " that the box reaches it and that python_uv_sha256 is the wheel's, then run again.",
         },
     )
+
+
+def uv_is_right(python: Python) -> bool:
+    """Whether the pinned uv is there, whole, and root's alone."""
+    directory, path = uv_directory(python), uv_program(python)
+    program = ask(FileStates, paths=(path,), content=False)[path]
+    now = ask(Environments, paths=(directory,))[directory]
+    whole = _roots(now) and now["packages"].get("uv") == python.uv_version and not now["damaged"]
+    return whole and program["kind"] == "file" and program["mode"] == "755"
 
 
 @box_operation
@@ -193,10 +211,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
     """
     wanted = pins(lock_text(lock), python.version)
     marker = f"{path}/unfinished"
-    now = ask(Environments, paths=(path,))[path]
-    begun = ask(FileStates, paths=(marker,))[marker]["kind"] != "absent"
-    anew = now["python"] != python.version or begun or not _roots(now)
-    wrong = sorted(name for name, version in wanted.items() if now["packages"].get(name) != version)
+    anew, wrong, damaged = locked_needs(python, path, lock)
     if not anew and not wrong:
         host.noop(f"{path} holds {len(wanted)} packages as locked")
         return
@@ -205,10 +220,26 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         yield Run("rm", "-rf", path, mend="")
         yield _new_venv(python, path, ())
     yield Run("touch", marker, mend="")
-    yield _install_lock(python, path, lock, (), now["damaged"] if not anew else {}, byte_code=False)
+    yield _install_lock(python, path, lock, (), damaged, byte_code=False)
     yield compiled(python, f"{path}/lib", without=NEVER_LOADED)
     yield write("note_sizes", {"environment": path})
     yield Run("rm", marker, mend="")
+
+
+def locked_needs(python: Python, path: str, lock: str) -> tuple[bool, list[str], list[str]]:
+    """Whether it is made anew, packages that are not as locked, and those that are damaged.
+
+    + python: whose interpreter it shall have
+    + path: the environment
+    + lock: name of the lock
+    """
+    marker = f"{path}/unfinished"
+    now = ask(Environments, paths=(path,))[path]
+    begun = ask(FileStates, paths=(marker,))[marker]["kind"] != "absent"
+    anew = now["python"] != python.version or begun or not _roots(now)
+    wanted = pins(lock_text(lock), python.version)
+    wrong = sorted(name for name, version in wanted.items() if now["packages"].get(name) != version)
+    return anew, wrong, [] if anew else list(now["damaged"])
 
 
 @dataclass(frozen=True)

@@ -43,14 +43,18 @@ def proved_release(cfg: Config, release: Release) -> Steps:
     The launch profiles are no part of a release's id, but they are of its proof: another flag is
     tried on the parser and at a start before the service meets it.
     """
-    proved = ask(Seal, path=release.seal).get("proved") == launch.proof_digest(cfg, release)
-    if proved and not environment_needs(release).anew:
+    if is_proved(cfg, release) and not environment_needs(release).anew:
         host.noop(f"release {release.id} is proved")
         return
     say(f"{release.path}: prove torch, flags, nodes and start")
     # The service's account cannot write it: each start would compile all of ComfyUI anew.
     yield compiled(release.python, release.code, f"{release.path}/nodes")
     yield write("prove_release", launch.proof_order(cfg, release), live=True)
+
+
+def is_proved(cfg: Config, release: Release) -> bool:
+    """Whether the release was run with these settings before it was sealed."""
+    return bool(ask(Seal, path=release.seal).get("proved") == launch.proof_digest(cfg, release))
 
 
 @box_operation

@@ -12,6 +12,8 @@ from strixbox.operations.files import file_is_right, placing, show_diff
 from strixbox.programs import Run
 from strixbox.tree import BoxFile
 
+UNWRITTEN = "it is not written as it shall be"
+
 
 @box_operation
 def enabled_unit(unit: BoxFile) -> Steps:
@@ -20,14 +22,28 @@ def enabled_unit(unit: BoxFile) -> Steps:
     + unit: the unit file
     """
     service = PurePosixPath(unit.path).name
-    written = file_is_right(unit, ask(FileStates, paths=(unit.path,))[unit.path])
-    known = ask(Units, units=(service,))[service]
-    if written and known["enabled"] and not known["stale"]:
+    troubles = unit_troubles(unit)
+    if not troubles:
         host.noop(f"{service} is enabled")
         return
-    say(f"{service}: {'enable' if written else 'write and enable'}")
-    if not written:
+    say(f"{service}: {', '.join(troubles)}")
+    if UNWRITTEN in troubles:
         show_diff(unit)
         yield placing((unit,))
     yield Run("systemctl", "daemon-reload", mend="systemd could not read its units again.")
     yield Run("systemctl", "enable", "--quiet", service, mend=f"See systemctl status {service}.")
+
+
+def unit_troubles(unit: BoxFile) -> tuple[str, ...]:
+    """In words, what differs between a unit as it is and as it shall be.
+
+    + unit: the unit file
+    """
+    service = PurePosixPath(unit.path).name
+    known = ask(Units, units=(service,))[service]
+    checks = (
+        (file_is_right(unit, ask(FileStates, paths=(unit.path,))[unit.path]), UNWRITTEN),
+        (known["enabled"], "it is not enabled"),
+        (not known["stale"], "systemd has not read its unit file"),
+    )
+    return tuple(trouble for holds, trouble in checks if not holds)

@@ -2,46 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from pyinfra.context import state
+from pyinfra.context import host, state
 
+from strixbox import ground
 from strixbox.config import Config
 from strixbox.facts import (
     Account,
-    AptKey,
-    Checkouts,
+    DpkgState,
     Environments,
     FileStates,
     FileText,
+    ModelTier,
     Seal,
     TmpfsMount,
-    Units,
 )
 from strixbox.generation import Generation
 from strixbox.launch import SHELL_LINES, preload_unit, warmup_unit
-from strixbox.layout import TOOLS
+from strixbox.layout import BOXTOOLS, BUILDER, NODES, TOOLS
 from strixbox.locks import TOOLS as LOCK
-from strixbox.locks import lock_text
-from strixbox.locks import pins as lock_pins
 from strixbox.models import plan as model_plan
-from strixbox.nodes import troubles
-from strixbox.operations.apt import KEY, ask_remains, astray, repository_files
-from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
-from strixbox.operations.files import file_is_right
+from strixbox.models import unmounted
+from strixbox.nodes import troubles as troubles_of_nodes
+from strixbox.operations.apt import (
+    DPKG,
+    KEY,
+    ask_remains,
+    ask_repository,
+    astray,
+    missing_groups,
+)
+from strixbox.operations.base import UNKNOWN, BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.files import ask_strays, difference, item_is_right, missing_paths
+from strixbox.operations.git import moved
 from strixbox.operations.models import ask_models
-from strixbox.operations.mount import fstab_entry, is_owned, mount_is_right
-from strixbox.operations.python import node_record
-from strixbox.operations.release import ask_service, settled_service
+from strixbox.operations.mount import mount_troubles
+from strixbox.operations.python import (
+    environment_needs,
+    is_system,
+    locked_needs,
+    node_record,
+    uv_directory,
+    uv_is_right,
+)
+from strixbox.operations.release import ask_service, is_noted, is_proved, settled_service
 from strixbox.operations.shell import bashrc, has_block
+from strixbox.operations.systemd import unit_troubles
 from strixbox.purge import plan as purge_plan
-from strixbox.release import Release
-from strixbox.tools import command_files, node_files, settings_file
-from strixbox.tree import BoxFile
+from strixbox.release import Release, held_files, node_paths
+from strixbox.tools import command_files, node_files
+from strixbox.tree import BoxDirectory, BoxFile
 
+SHOWN = 5  # names in one row
 Verdict = Literal["right", "WRONG", "unknown", "warning"]
 
 
@@ -54,50 +70,99 @@ class Row:
     evidence: str
 
 
+def remains(cfg: Config, release: Release) -> Row:
+    """Nothing of another ROCm."""
+    todo = purge_plan(ask_remains(cfg.rocm), cfg.rocm)
+    left = (*todo.packages, *todo.files, *todo.mixed)
+    return _row("old ROCm", "none", [f"left: {_some(left)}"] if left else [])
+
+
+def repository(cfg: Config, release: Release) -> Row:
+    """apt's key, source and pin for AMD's repository, and its index."""
+    if cfg.rocm.version is None:
+        return Row("AMD's repository", "right", "none is wanted")
+    files, keyed, fetched = ask_repository(cfg.rocm)
+    wrong = [file.path for file in files] + ([] if keyed else [KEY])
+    troubles = [f"differ: {_some(wrong)}"] if wrong else []
+    if not fetched:
+        troubles.append("apt has no index of it")
+    return _row("AMD's repository", "key, source, pin and index", troubles)
+
+
 def packages(cfg: Config, release: Release) -> Row:
     """ROCm's packages: installed at the wanted release and held."""
     if cfg.rocm.version is None:
         return Row("ROCm from apt", "right", "none is wanted")
     wanted = cfg.rocm.packages
     wrong, loose = astray(wanted, cfg.rocm.version)
-    if wrong or loose:
-        return Row("ROCm from apt", "WRONG", f"not as wanted: {', '.join({*wrong, *loose})}")
-    return Row("ROCm from apt", "right", f"{cfg.rocm.version}, {len(wanted)} packages held")
+    troubles = [f"not of {cfg.rocm.version}: {_some(wrong)}"] if wrong else []
+    troubles += [f"not held: {_some(loose)}"] if loose else []
+    return _row("ROCm from apt", f"{cfg.rocm.version}, {len(wanted)} packages held", troubles)
 
 
-def remains(cfg: Config, release: Release) -> Row:
-    """Nothing of another ROCm."""
-    todo = purge_plan(ask_remains(cfg.rocm), cfg.rocm)
-    left = (*todo.packages, *todo.files, *todo.mixed)
-    return _row("old ROCm", not left, "none", f"left: {', '.join(left[:5])}")
+def ubuntu(cfg: Config, release: Release) -> Row:
+    """Ubuntu's packages that the rest needs, and a dpkg that takes orders."""
+    missing, _ = astray(ground.PACKAGES, None)
+    troubles = [f"not installed: {_some(missing)}"] if missing else []
+    if ask(DpkgState, root=DPKG)["interrupted"]:
+        troubles.append("dpkg was stopped in the middle of something")
+    return _row("Ubuntu's packages", _some(ground.PACKAGES), troubles)
 
 
 def account(cfg: Config, release: Release) -> Row:
     """The account may use the GPU."""
-    groups = ask(Account, user=cfg.box.user)["groups"]
-    missing = [group for group in ("render", "video") if group not in groups]
-    return _row("groups", not missing, "render, video", f"{cfg.box.user} is not in {missing}")
+    missing = missing_groups(cfg.box.user, ground.GROUPS)
+    troubles = [f"{cfg.box.user} is not in {_some(missing)}"] if missing else []
+    return _row("groups", _some(ground.GROUPS), troubles)
+
+
+def places(cfg: Config, release: Release) -> Row:
+    """Directories and programs of ours, with their modes and owners."""
+    directories, files = ground.directories(cfg.box), ground.programs()
+    good = f"{len(directories)} directories, {len(files)} program"
+    return _row("our directories", good, _troubles(files, directories))
+
+
+def uv(cfg: Config, release: Release) -> Row:
+    """uv, and the account that builds environments with it."""
+    troubles = []
+    if not uv_is_right(cfg.python):
+        troubles.append(f"{uv_directory(cfg.python)} is not uv {cfg.python.uv_version}, root's")
+    if not is_system(ask(Account, user=BUILDER)):
+        troubles.append(f"there is no system account {BUILDER} to build as")
+    return _row("uv", f"{cfg.python.uv_version}, builds as {BUILDER}", troubles)
 
 
 def torch(cfg: Config, release: Release) -> Row:
-    """Torch is still the stack's ROCm build, and every pinned package is there."""
-    now = ask(Environments, paths=(release.venv,))[release.venv]
-    pins = release.packages()
-    wrong = sorted(name for name, version in pins.items() if now["packages"].get(name) != version)
-    kind = cfg.python.hip is None or str(now["hip"] or "").startswith(cfg.python.hip)
-    if wrong or not kind:
-        there = dict.fromkeys(now["damaged"], "damaged") | now["packages"]
-        found = ", ".join(f"{name} {there.get(name, 'absent')}" for name in wrong[:3])
-        return Row("torch", "WRONG", f"hip {now['hip']}; {found}")
-    return Row("torch", "right", f"{pins['torch']}, hip {now['hip']}")
+    """Torch is still the stack's ROCm build, and every pinned package is there, root's."""
+    needs = environment_needs(release)
+    hip = ask(Environments, paths=(release.venv,))[release.venv]["hip"]
+    troubles = []
+    if needs.anew:
+        troubles.append(f"{release.venv} is no whole environment of Python {cfg.python.version}")
+    elif needs.packages:
+        troubles.append(_some([f"{name} {needs.now(name)}" for name in sorted(needs.packages)]))
+    if needs.loose:
+        troubles.append(f"others than root may write to {release.venv}")
+    if cfg.python.hip is not None and not str(hip or "").startswith(cfg.python.hip):
+        troubles.append(f"it is of hip {hip}, not {cfg.python.hip}")
+    return _row("torch", f"{release.packages()['torch']}, hip {hip}", troubles)
 
 
 def checkouts(cfg: Config, release: Release) -> Row:
     """ComfyUI and the nodes are at their commits, unedited."""
-    wanted = {checkout.path: checkout.commit for checkout in release.checkouts()}
-    now = ask(Checkouts, paths=tuple(wanted))
-    wrong = [p for p, c in wanted.items() if now[p]["commit"] != c or now[p]["edited"]]
-    return _row("ComfyUI and nodes", not wrong, f"{len(wanted)} at their commits", f"{wrong}")
+    wanted = release.checkouts()
+    wrong = [f"{checkout.path}: {change}" for checkout, change in moved(wanted).items()]
+    return _row("ComfyUI and nodes", f"{len(wanted)} at their commits", wrong)
+
+
+def proof(cfg: Config, release: Release) -> Row:
+    """The release was run as it shall run before it went live, and has its own files."""
+    files = (*held_files(release), node_paths(release))
+    troubles = _troubles(files)
+    if not is_proved(cfg, release):
+        troubles.append(f"{release.seal} is not of these settings: it was not proved so")
+    return _row("release", f"{release.id} is proved", troubles)
 
 
 def own_nodes(cfg: Config, release: Release) -> Row:
@@ -106,57 +171,32 @@ def own_nodes(cfg: Config, release: Release) -> Row:
     Only a warning: they are the user's, and the box is right without them.
     """
     record, seal = ask(FileText, path=node_record(release)), ask(Seal, path=release.seal)
-    told = troubles(record, seal)
+    told = troubles_of_nodes(record, seal)
     if told:
         return Row("your own nodes", "warning", "; ".join(told))
     return Row("your own nodes", "right", f"{len(release.user_nodes)} with requirements")
 
 
 def ram_disk(cfg: Config, release: Release) -> Row:
-    """The RAM disk is mounted with its size, the account's alone."""
+    """The RAM disk is mounted with its size, the account's alone, and /tmp's cleaning leaves it."""
     now = ask(TmpfsMount, path=cfg.tmpfs.path, user=cfg.box.user)
-    wrong = []
-    if not mount_is_right(cfg.tmpfs, now):
-        wrong.append("not mounted with its size and flags")
-    elif not is_owned(now):
-        wrong.append(f"not {cfg.box.user}'s alone")
-    if now["ids"] is None or now["fstab"] != [fstab_entry(cfg.tmpfs, now["ids"])]:
-        wrong.append("its line in /etc/fstab differs")
-    good = f"{cfg.tmpfs.size_gib} GiB at {cfg.tmpfs.path}, in fstab"
-    return _row("RAM disk", not wrong, good, ", ".join(wrong))
+    troubles = [*mount_troubles(cfg.tmpfs, now), *_troubles((ground.cleaning(cfg.tmpfs.path),))]
+    return _row("RAM disk", f"{cfg.tmpfs.size_gib} GiB at {cfg.tmpfs.path}, in fstab", troubles)
 
 
-def repository(cfg: Config, release: Release) -> Row:
-    """apt's key, source and pin for AMD's repository."""
-    if cfg.rocm.version is None:
-        return Row("AMD's repository", "right", "none is wanted")
-    wrong = _differing(repository_files(cfg.rocm))
-    if ask(AptKey, path=KEY) != cfg.rocm.key_fingerprint:
-        wrong.append(KEY)
-    return _row("AMD's repository", not wrong, "key, source and pin", f"differ: {wrong}")
-
-
-def shell(cfg: Config, release: Release) -> Row:
-    """The block in .bashrc."""
-    path = bashrc(cfg.box)
-    right = has_block(ask(FileText, path=path), SHELL_LINES)
-    return _row("login shell", right, f"the block is in {path}", f"{path} lacks the block")
-
-
-def launch_files(cfg: Config, release: Release) -> Row:
-    """Profiles, scripts, variables, model paths and the unit."""
-    files = Generation.of(cfg, release).files
-    wrong = _differing(files)
-    return _row("launch files", not wrong, f"{len(files)} files", f"differ: {wrong[:5]}")
-
-
-def side_units(cfg: Config, release: Release) -> Row:
-    """What preloads and tunes beside the service: written, and enabled."""
-    units = (preload_unit(cfg), warmup_unit(cfg))
-    wrong = _differing(units)
-    known = ask(Units, units=tuple(PurePosixPath(unit.path).name for unit in units))
-    wrong += [f"{name} is not enabled" for name, unit in known.items() if not unit["enabled"]]
-    return _row("preload, warm-up", not wrong, "written and enabled", f"{wrong}")
+def folders(cfg: Config, release: Release) -> Row:
+    """The user's directory and the tiers have their folders."""
+    active, archive = f"{cfg.comfyui.base_directory}/models", cfg.models.archive
+    paths = (*ground.user_folders(cfg), *ground.tier_folders(active))
+    if archive is not None:
+        tier: dict[str, Any] = ask(ModelTier, path=archive)
+        away = unmounted(archive, tier)
+        if away:
+            return Row("your directory", "WRONG", "; ".join(away))
+        paths += (archive, *ground.tier_folders(archive))
+    missing = missing_paths(paths)
+    troubles = [f"not there: {_some(missing)}"] if missing else []
+    return _row("your directory", f"{len(paths)} folders", troubles)
 
 
 def models(cfg: Config, release: Release) -> Row:
@@ -164,34 +204,71 @@ def models(cfg: Config, release: Release) -> Row:
     active = f"{cfg.comfyui.base_directory}/models"
     known = ask_models(cfg.models, active, cfg.box.user)
     todo = model_plan(cfg.models.manifest, active, cfg.models.archive, known)
-    told = "; ".join(step.words() for step in todo[:3])
-    return _row("models", not todo, f"{len(cfg.models.manifest)} where they belong", told)
+    good = f"{len(cfg.models.manifest)} where they belong"
+    return _row("models", good, [_some([step.words() for step in todo])] if todo else [])
 
 
 def tools(cfg: Config, release: Release) -> Row:
-    """The strixbox command is there with what it needs."""
-    pins = lock_pins(lock_text(LOCK), cfg.python.version)
-    held = ask(Environments, paths=(TOOLS,))[TOOLS]["packages"]
-    lacking = sorted(name for name, version in pins.items() if held.get(name) != version)
-    files = (*command_files(), *node_files(cfg), settings_file(cfg))
-    lacking += _differing(files)
-    return _row("strixbox command", not lacking, f"{len(files)} files", f"{lacking[:5]}")
+    """The strixbox command is there with what it needs, and nothing of an older one."""
+    files = (*command_files(), *node_files(cfg))
+    troubles = _troubles(files)
+    stray = ask_strays((BOXTOOLS, NODES), files)
+    if stray:
+        troubles.append(f"of another toolkit: {_some(stray)}")
+    anew, lacking, _ = locked_needs(cfg.python, TOOLS, LOCK)
+    if anew:
+        troubles.append(f"{TOOLS} is no whole environment of Python {cfg.python.version}, root's")
+    elif lacking:
+        troubles.append(f"{TOOLS} lacks {_some(lacking)}")
+    return _row("strixbox command", f"{len(files)} files", troubles)
+
+
+def shell(cfg: Config, release: Release) -> Row:
+    """The block in .bashrc."""
+    path = bashrc(cfg.box)
+    right = has_block(ask(FileText, path=path), SHELL_LINES)
+    return _row("login shell", f"the block is in {path}", [] if right else [f"{path} lacks it"])
+
+
+def launch_files(cfg: Config, release: Release) -> Row:
+    """Profiles, scripts, variables, model paths and the unit; and the copies to go back to."""
+    generation = Generation.of(cfg, release)
+    files = (*generation.files, *generation.kept())
+    return _row("launch files", f"{len(generation.files)} files, kept twice", _troubles(files))
+
+
+def side_units(cfg: Config, release: Release) -> Row:
+    """What preloads and tunes beside the service: written, and enabled."""
+    wrong = [
+        f"{PurePosixPath(unit.path).name}: {', '.join(told)}"
+        for unit in (preload_unit(cfg), warmup_unit(cfg))
+        if (told := unit_troubles(unit))
+    ]
+    return _row("preload, warm-up", "written and enabled", wrong)
 
 
 def service(cfg: Config, release: Release) -> Row:
     """The service runs this release with this profile and answers."""
-    _, trouble = settled_service(cfg, release)
-    return _row("service", not trouble, f"answers on port {cfg.comfyui.port}", "; ".join(trouble))
+    now, troubles = settled_service(cfg, release)
+    generation = Generation.of(cfg, release)
+    noted = is_noted(now, generation)
+    told = [*troubles, *(() if noted else (f"{generation.path} is not noted as the one in use",))]
+    return _row("service", f"answers on port {cfg.comfyui.port}", told)
 
 
 CHECKS: tuple[Callable[[Config, Release], Row], ...] = (
     remains,
+    ubuntu,
+    account,
+    places,
     repository,
     packages,
-    account,
+    uv,
     torch,
     checkouts,
+    proof,
     own_nodes,
+    folders,
     ram_disk,
     models,
     tools,
@@ -220,14 +297,26 @@ def standing(release: Release, in_use: dict[str, Any] | None) -> tuple[Release, 
     return old, tuple(sorted(n for n in names if built.get(n) != release.user_nodes.get(n)))
 
 
-def _differing(files: tuple[BoxFile, ...]) -> list[str]:
-    """Paths of the files that the box has not as they shall be."""
-    states = ask(FileStates, paths=tuple(file.path for file in files))
-    return [file.path for file in files if not file_is_right(file, states[file.path])]
+def _troubles(files: tuple[BoxFile, ...], directories: tuple[BoxDirectory, ...] = ()) -> list[str]:
+    """In words, what of these differs on the box; empty where nothing does."""
+    items: tuple[BoxFile | BoxDirectory, ...] = (*directories, *files)
+    states = ask(FileStates, paths=tuple(item.path for item in items))
+    wrong = [
+        f"{item.path} ({difference(item, states[item.path])})"
+        for item in items
+        if not item_is_right(item, states[item.path])
+    ]
+    return [f"differ: {_some(wrong)}"] if wrong else []
 
 
-def _row(what: str, right: bool, good: str, bad: str) -> Row:
-    return Row(what, "right" if right else "WRONG", good if right else bad)
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many there are besides."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _row(what: str, good: str, troubles: Sequence[str]) -> Row:
+    return Row(what, "WRONG" if troubles else "right", "; ".join(troubles) or good)
 
 
 @box_operation
@@ -248,6 +337,7 @@ def verified_box(cfg: Config, release: Release) -> Steps:
         rows.append(Row("your nodes", "WRONG", told))
     for row in rows:
         say(f"{row.verdict:8} {row.what:18} {row.evidence}")
+    UNKNOWN[host.name] = [f"{row.what}: {row.evidence}" for row in rows if row.verdict == "unknown"]
     wrong = [row for row in rows if row.verdict == "WRONG"]
     if wrong:
         raise BoxTrouble(

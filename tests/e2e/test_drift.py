@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,36 +28,122 @@ from tests.lab import Box, difference, settled_difference
 
 pytestmark = pytest.mark.lab
 
-# What is done to a converged box, and the operation that has to notice.
+# What is done to a converged box, the operation that has to notice, and what verify says of it: the
+# row and words of its sentence.
 DRIFT = {
-    "echo x >> /etc/strixbox/comfyui.env": "Service | Run the release",
-    "rm /opt/strixbox/lib/launch": "Base | Put programs",
-    "rm /opt/strixbox/boxtools/server.py": "Tools | Put the strixbox",
-    "echo x >> /opt/strixbox/nodes/strixbox/__init__.py": "Tools | Put the strixbox",
-    "rm -rf /opt/strixbox/tools/lib/python3*/site-packages/rich-*": "Tools | Install what",
-    "apt-get remove -qy htop": "Base | Install",
-    "rm /etc/strixbox/tools.json": "Service | Run the release",
-    "chmod 777 /opt/strixbox/bin": "Base | Put programs",
-    "chown root /var/lib/strixbox/tunableop": "Base | Put programs",
-    "apt-mark unhold rocm-libs": "ROCm | Install and hold",
-    "dpkg --purge --force-depends rocm-libs": "ROCm | Install and hold",
-    "echo '# x' >> /etc/apt/preferences.d/strixbox-rocm": "ROCm | Add AMD's repository",
-    "rm /etc/apt/keyrings/strixbox-rocm.asc": "ROCm | Add AMD's repository",
-    "gpasswd --delete strix render": "Base | Put the user",
-    "rm -rf /opt/strixbox/uv/*/bin/uv": "Python | Install uv",
+    "echo x >> /etc/strixbox/comfyui.env": (
+        "Service | Run the release",
+        "launch files",
+        "/etc/strixbox/comfyui.env (replace)",
+    ),
+    "rm /opt/strixbox/lib/launch": (
+        "Base | Put programs",
+        "our directories",
+        "/opt/strixbox/lib/launch (create)",
+    ),
+    "rm /opt/strixbox/boxtools/server.py": (
+        "Tools | Put the strixbox",
+        "strixbox command",
+        "/opt/strixbox/boxtools/server.py (create)",
+    ),
+    "echo x >> /opt/strixbox/nodes/strixbox/__init__.py": (
+        "Tools | Put the strixbox",
+        "strixbox command",
+        "/opt/strixbox/nodes/strixbox/__init__.py (replace)",
+    ),
+    "rm -rf /opt/strixbox/tools/lib/python3*/site-packages/rich-*": (
+        "Tools | Install what",
+        "strixbox command",
+        "/opt/strixbox/tools lacks rich",
+    ),
+    "apt-get remove -qy htop": ("Base | Install", "Ubuntu's packages", "not installed: htop"),
+    "rm /etc/strixbox/tools.json": (
+        "Service | Run the release",
+        "launch files",
+        "/etc/strixbox/tools.json (create)",
+    ),
+    "chmod 777 /opt/strixbox/bin": (
+        "Base | Put programs",
+        "our directories",
+        "/opt/strixbox/bin (777",
+    ),
+    "chown root /var/lib/strixbox/tunableop": (
+        "Base | Put programs",
+        "our directories",
+        "/var/lib/strixbox/tunableop (755 root:",
+    ),
+    "apt-mark unhold rocm-libs": (
+        "ROCm | Install and hold",
+        "ROCm from apt",
+        "not held: rocm-libs",
+    ),
+    "dpkg --purge --force-depends rocm-libs": (
+        "ROCm | Install and hold",
+        "ROCm from apt",
+        "not of 6.4.2: rocm-libs",
+    ),
+    "echo '# x' >> /etc/apt/preferences.d/strixbox-rocm": (
+        "ROCm | Add AMD's repository",
+        "AMD's repository",
+        "/etc/apt/preferences.d/strixbox-rocm",
+    ),
+    "rm /etc/apt/keyrings/strixbox-rocm.asc": (
+        "ROCm | Add AMD's repository",
+        "AMD's repository",
+        "/etc/apt/keyrings/strixbox-rocm.asc",
+    ),
+    "gpasswd --delete strix render": ("Base | Put the user", "groups", "strix is not in render"),
+    "rm -rf /opt/strixbox/uv/*/bin/uv": ("Python | Install uv", "uv", "is not uv"),
     "rm -rf /opt/strixbox/current/venv/lib/python3*/site-packages/aiohttp-*": (
-        "Python | Install torch"
+        "Python | Install torch",
+        "torch",
+        "aiohttp absent",
     ),
-    "echo 'import os' >> /opt/strixbox/current/ComfyUI/main.py": "ComfyUI | Check out",
-    "rm -rf /opt/strixbox/current/nodes/ComfyUI-TiledDiffusion": "ComfyUI | Check out",
-    "mount -o remount,size=512M /tmp/comfyui_cache": "RAM disk | Mount",
-    "rm /home/strix/ComfyUI/models/vae/sdxl_vae.safetensors": "Models | Have",
-    "sed -i '/strixbox/d' /home/strix/.bashrc": "Launch | Have the variables",
-    "systemctl disable comfyui.service": "Service | Run the release",
+    "echo 'import os' >> /opt/strixbox/current/ComfyUI/main.py": (
+        "ComfyUI | Check out",
+        "ComfyUI and nodes",
+        "edited: main.py",
+    ),
+    "rm -rf /opt/strixbox/current/nodes/ComfyUI-TiledDiffusion": (
+        "ComfyUI | Check out",
+        "ComfyUI and nodes",
+        "nodes/ComfyUI-TiledDiffusion: absent",
+    ),
+    "mount -o remount,size=512M /tmp/comfyui_cache": (
+        "RAM disk | Mount",
+        "RAM disk",
+        "is not mounted with its size",
+    ),
+    "rm /home/strix/ComfyUI/models/vae/sdxl_vae.safetensors": (
+        "Models | Have",
+        "models",
+        "sdxl_vae.safetensors",
+    ),
+    "sed -i '/strixbox/d' /home/strix/.bashrc": (
+        "Launch | Have the variables",
+        "login shell",
+        "/home/strix/.bashrc lacks it",
+    ),
+    "systemctl disable comfyui.service": (
+        "Service | Run the release",
+        "service",
+        "it is to be enabled at boot",
+    ),
     "sed -i s/NoNewPrivileges=yes/NoNewPrivileges=no/ /etc/systemd/system/comfyui.service": (
-        "Service | Run the release"
+        "Service | Run the release",
+        "launch files",
+        "/etc/systemd/system/comfyui.service (replace)",
     ),
-    "systemctl disable strixbox-preload.service": "Service | Preload",
+    "systemctl disable strixbox-preload.service": (
+        "Service | Preload",
+        "preload, warm-up",
+        "strixbox-preload.service: it is not enabled",
+    ),
+    "rm /etc/tmpfiles.d/strixbox.conf": (
+        "RAM disk | Keep",
+        "RAM disk",
+        "/etc/tmpfiles.d/strixbox.conf (create)",
+    ),
 }
 
 MODELS = "/home/strix/ComfyUI/models"
@@ -133,6 +220,13 @@ def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
     assert [path for path in left if f"remove {path} (" not in plan.text] == []
     assert each(box, 'ls -d "$p"', (*left, *MINE)) == [*left, *MINE]
 
+    seen = fleet.run("verify.py")
+
+    assert seen.code != 0, seen.text
+    rows = re.findall(r"WRONG {4}(.{18}) (.*)", seen.text)
+    for command, (_, row, words) in DRIFT.items():
+        assert any(name.rstrip() == row and words in told for name, told in rows), (command, rows)
+
     outcome = fleet.run()
 
     assert outcome.code == 0, outcome.text
@@ -140,7 +234,7 @@ def test_every_kind_of_drift_is_mended_by_one_run(fleet: Fleet) -> None:
     assert [path for path in MINE if f"remove {path} (" in plan.text] == []
     changed = outcome.changed("e2e")
     assert changed[0] == "Leftovers | Clear what dead runs left"
-    for command, operation in DRIFT.items():
+    for command, (operation, *_) in DRIFT.items():
         assert any(name.startswith(operation) for name in changed), command
     assert changed == plan.changed("e2e")
     after = box.state()
