@@ -35,6 +35,7 @@ class BoxReport:
     + failed: whether pyinfra left it out of the run
     + reached: whether it was connected to
     + login: what logs in to it by hand; empty where ssh is not how it is reached
+    + unknown: what verify could not look at, a sentence each
     + following: what to do next where all is well, a line each
     """
 
@@ -47,6 +48,7 @@ class BoxReport:
     interrupted: bool = False
     dry: bool = False
     login: str = ""
+    unknown: tuple[str, ...] = ()
     following: tuple[str, ...] = ()
 
     @property
@@ -95,6 +97,7 @@ class BoxReport:
             "config": self.config.digest() if self.config else None,
             "stack": self.config.stack if self.config else None,
             "trouble": self.trouble,
+            "unknown": list(self.unknown),
             "operations": list(self.rows),
         }
 
@@ -104,6 +107,7 @@ class BoxReport:
         took = sum(row["seconds"] for row in self.rows)
         told = ", ".join(f"{n} {kind}" for kind, n in count.items() if n) or "nothing was run"
         lines = [f"{self.name}: {self.outcome}; {told}; {took:.1f} s"]
+        lines += [f"  unknown, verify could not look: {one}" for one in self.unknown]
         if self.trouble:
             lines += [f"  {self.trouble}", "  next: mend that, then run the same command again"]
         elif self.outcome not in ("unfinished", "interrupted") and self.config:

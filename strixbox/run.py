@@ -32,7 +32,7 @@ from strixbox.inventory import ROOT, Boxes
 from strixbox.journal import JOURNALS
 from strixbox.layout import CHANGES
 from strixbox.lost import LOST
-from strixbox.operations.base import FORESEEN, REFUSED, refuse
+from strixbox.operations.base import FORESEEN, REFUSED, UNKNOWN, refuse
 from strixbox.report import BoxReport, Row, login_words, title, way_to_comfyui
 from strixbox.toolkit import ask_git, toolkit_commit
 from strixbox.upstream import improve
@@ -161,6 +161,7 @@ class RunLog:
             interrupted=self.interrupted,
             dry=dry_run(),
             login=login_words(box.data),
+            unknown=tuple(UNKNOWN.get(box.name, ())),
             following=way_to_comfyui(cfg, box.data) if cfg and as_set else (),
         )
 

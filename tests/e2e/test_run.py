@@ -158,6 +158,22 @@ def test_a_ram_disk_hides_nothing(fleet: Fleet) -> None:
     assert fleet.run().code == 0
 
 
+def test_a_question_without_an_answer_fails_the_box_and_is_told_as_unknown(fleet: Fleet) -> None:
+    box = fleet.add("e2e", "converged")
+    assert fleet.run().code == 0
+    git = box.run("command -v git").stdout.strip()
+    box.run(f"mv {git} {git}.away")
+
+    outcome = fleet.run("verify.py")
+
+    assert outcome.code == 1, outcome.text
+    assert "WRONG" not in outcome.text
+    assert "unknown, verify could not look: checkouts: The box did not answer" in outcome.text
+    assert outcome.trouble("e2e").startswith("a question to the box was not answered")
+    box.run(f"mv {git}.away {git}")
+    assert fleet.run("verify.py").record["boxes"]["e2e"]["unknown"] == []
+
+
 def test_verify_says_that_a_node_changed_and_nothing_else(fleet: Fleet) -> None:
     box = fleet.add("e2e", "converged")
     assert fleet.run().code == 0

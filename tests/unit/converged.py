@@ -238,6 +238,7 @@ def met(box: ConvergedBox, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNa
     )
     monkeypatch.setattr(base, "_ask", box.answer)
     monkeypatch.setitem(ANSWERS, box.name, Answers())
+    monkeypatch.setitem(base.UNKNOWN, box.name, [])  # taken away with the test
     with ctx_host.use(host), ctx_state.use(state):
         yield state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from strixbox.command_line import idle, run_data, wrong_run_data
 from strixbox.config import Config
 from strixbox.connect import lock_trouble, no_sudo
 from strixbox.journal import JOURNALS, Journal
-from strixbox.operations.base import FORESEEN
+from strixbox.operations.base import FORESEEN, UNKNOWN
 from strixbox.report import BoxReport, login_words, title, way_to_comfyui
 
 
@@ -127,6 +128,31 @@ def test_one_word_for_a_box(
     monkeypatch.setattr(run, "dry_run", lambda: dry)
     log, box = log_of(**metas)
     assert log.report(box).outcome == outcome
+
+
+def test_the_record_and_the_summary_name_what_verify_could_not_look_at(
+    cfg: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(run, "dry_run", lambda: False)
+    monkeypatch.setattr(run, "toolkit_commit", lambda: "0123456789ab+")
+    monkeypatch.setitem(UNKNOWN, "halo1", ["checkouts: The question does not fit."])
+    log, _ = log_of(verify=Meta(done="unchanged"))
+    log.configs["halo1"] = cfg
+    log.finish()
+    (path,) = (tmp_path / "runs").glob("*.json")
+    assert path.stat().st_mode & 0o777 == 0o600
+    record = json.loads(path.read_text())
+    assert record["toolkit"] == "0123456789ab+"
+    told = record["boxes"]["halo1"]
+    assert told["config"] == cfg.digest()
+    assert (told["outcome"], told["trouble"]) == ("unchanged", None)
+    assert told["unknown"] == ["checkouts: The question does not fit."]
+    assert "unknown, verify could not look: checkouts: The question" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

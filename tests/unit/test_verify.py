@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from strixbox.config import Config
+from strixbox.facts import BoxFact, Checkouts
 from strixbox.layout import BIN, LIB, LOCKS, NODES, STATE, TOOLS, TOOLS_STATE
+from strixbox.operations import base
+from strixbox.operations.base import UNKNOWN, BoxTrouble
 from strixbox.operations.python import BUILDER, uv_directory, uv_program
 from strixbox.operations.shell import bashrc
 from strixbox.release import Release
@@ -187,3 +190,26 @@ def test_verify_tells_of_everything_that_the_deploy_mends(
     assert any(words in row for row in wrong_rows(box)), box.said
     assert words in str(sentence)
     assert str(sentence).endswith("run the deploy again to mend it.")
+
+
+def test_what_could_not_be_looked_at_is_told_and_is_no_failure(
+    cfg: Config, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = ConvergedBox(cfg, release)
+    sentence = "The question Checkouts does not fit into one command."
+
+    def answer(fact: type[BoxFact[Any]], **query: Any) -> Any:
+        if fact is Checkouts:
+            raise BoxTrouble(sentence)
+        return box.answer(fact, **query)
+
+    with met(box, monkeypatch):
+        monkeypatch.setattr(base, "_ask", answer)
+        assert verified(box, cfg, release) is None
+    assert f"unknown  {'checkouts':18} {sentence}" in box.said
+    assert UNKNOWN[box.name] == [f"checkouts: {sentence}"]
+    # One that is wrong besides fails the box all the same.
+    box.packages.pop("tmux")
+    with met(box, monkeypatch):
+        monkeypatch.setattr(base, "_ask", answer)
+        assert "1 of 19 checks are wrong" in str(verified(box, cfg, release))
