@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import urllib.request
 
 import pytest
@@ -13,6 +14,8 @@ from tests.e2e.conftest import Fleet
 from tests.lab import Box, difference
 
 pytestmark = pytest.mark.lab
+
+PRELOAD = "strixbox-preload.service"
 
 
 def deploy_as_planned_and_twice(fleet: Fleet, box: Box) -> dict[str, str]:
@@ -167,6 +170,14 @@ def test_the_service_is_what_the_launch_script_starts(fleet: Fleet) -> None:
     assert words[words.index("--port") + 1] == "8200"
     assert box.run(["ps", "-o", "user=", pid]).stdout.strip() == "strix"
     assert fleet.run().changed("e2e") == []
+    # A server that was killed is started again by systemd.
+    box.run(["kill", "-KILL", pid])
+    end = time.monotonic() + 30
+    while box.main_pid(SERVICE) in (pid, "0"):
+        assert time.monotonic() < end, box.run(["systemctl", "status", SERVICE], check=False)
+        time.sleep(0.2)
+    assert box.run(["systemctl", "is-active", SERVICE]).stdout.strip() == "active"
+    box.run("until curl -sf http://127.0.0.1:8200/system_stats; do sleep 0.2; done", user="strix")
     # SIGINT ends it cleanly: TunableOp writes its results at a normal exit only.
     box.run("systemctl stop comfyui.service")
     shown = box.run("systemctl show -p Result comfyui.service").stdout
@@ -185,6 +196,13 @@ def test_models_and_ram_disk_survive_a_reboot(fleet: Fleet) -> None:
     assert outcome.code == 0, outcome.text
     assert hashlib.sha256(box.read("/etc/fstab").encode()).hexdigest() == digest
     assert "comfyui_cache" in box.run("findmnt -t tmpfs").stdout
+    # systemd forgets what a boot before did; the container's clock is the machine's.
+    shown = box.run(f"systemctl show -p UserspaceTimestampMonotonic && systemctl show {PRELOAD}")
+    told = dict(line.partition("=")[::2] for line in shown.stdout.splitlines())
+    assert (told["Result"], told["ExecMainStatus"]) == ("success", "0")
+    begun, booted = told["ExecMainStartTimestampMonotonic"], told["UserspaceTimestampMonotonic"]
+    assert int(begun) > int(booted) > 0
+    assert "/home/strix/ComfyUI/models" in told["RequiresMountsFor"].split()
 
 
 def test_limit_and_diff_do_what_pyinfras_users_expect(fleet: Fleet) -> None:
