@@ -8,26 +8,36 @@ import os
 import re
 import stat
 import subprocess
+import time
 
-# What changes by itself, each with the reason. Everything else on the disk is compared.
+# What changes by itself, each with the reason. Everything else is compared, /tmp too.
 IGNORED = (
-    (r"^/(proc|sys|dev|run|tmp)(/|$)", "not on the disk"),
+    (r"^/(proc|sys|dev|run)(/|$)", "the kernel's, or gone with the next boot"),
+    (r"^/tmp/systemd-private-", "PrivateTmp= of a service that runs, by a random name"),
+    (r"^/tmp/\.(ICE|X11|XIM|Test|font)-unix(/|$)", "made by systemd-tmpfiles at every boot"),
+    (r"^/tmp/comfyui_cache/", "the RAM disk's content; the mount itself is compared below"),
     (r"^/var/log/", "logs"),
     (r"^/var/tmp/", "temporary by definition"),
     (r"^/var/cache/", "caches: apt's indexes, uv, ldconfig; they decide nothing"),
-    (r"^/var/lib/apt/(lists|periodic|extended_states$)", "apt's indexes, compared by dpkg below"),
-    (r"^/var/lib/systemd/(timers|random-seed|coredump|linger|timesync|catalog)", "systemd's own"),
+    (r"^/var/lib/apt/(lists|periodic)", "apt's indexes; what they led to is compared by dpkg"),
+    (r"^/var/lib/apt/extended_states$", "its order changes; compared by apt-mark below"),
+    (r"^/var/lib/systemd/(timers|random-seed|coredump|timesync|catalog)", "systemd's own"),
     (r"^/var/lib/dpkg/(lock|triggers|.*-old$)", "locks and the copy dpkg makes on every call"),
-    (r"^/var/lib/(private|sudo)(/|$)", "sudo's lecture marks"),
-    (r"^/etc/(machine-id|mtab|resolv\.conf|hosts|hostname|ld\.so\.cache)$", "the container's own"),
+    (r"^/var/lib/private(/|$)", "state of systemd's DynamicUser= services, none of them ours"),
+    (r"^/var/lib/sudo(/|$)", "sudo's lecture marks"),
+    (r"^/etc/(machine-id|mtab|resolv\.conf|hosts|hostname)$", "the container's own"),
+    (r"^/etc/ld\.so\.cache$", "ldconfig's cache of libraries that are compared"),
     (r"^/root/\.(cache|local|bash_history)(/|$)", "caches of root's programs"),
-    (r"^/home/[^/]+/\.(cache|sudo_as_admin_successful|bash_history)(/|$)", "caches"),
+    (r"^/home/[^/]+/\.cache(/|$)", "caches"),
+    (r"^/home/[^/]+/\.(sudo_as_admin_successful|bash_history)$", "marks of logins"),
     (r"/__pycache__(/|$)", "byte code"),
     (r"/ComfyUI/user/(comfyui\.db|.*\.log)", "ComfyUI's database and logs while it runs"),
     (r"/ComfyUI/temp(/|$)", "ComfyUI's temporary files"),
     (r"/\.git/(index|FETCH_HEAD|logs/)", "git refreshes its index when it is asked for status"),
     (r"^/(boot|media|mnt|srv)$", "mount points of the container"),
 )
+OURS = ("comfyui*", "strixbox-*")
+SERVER = "comfyui.service"  # runs on; the others are one-shots
 SKIP = re.compile("|".join(pattern for pattern, _ in IGNORED))
 
 
@@ -48,8 +58,9 @@ def walk() -> dict[str, str]:
     """Every path that is compared."""
     found: dict[str, str] = {}
     for folder, directories, names in os.walk("/"):
+        found_here = (*directories, *names)
         directories[:] = [d for d in directories if not SKIP.search(os.path.join(folder, d) + "/")]
-        for name in (*directories, *names):
+        for name in found_here:
             path = os.path.join(folder, name)
             if SKIP.search(path):
                 continue
@@ -66,20 +77,41 @@ def lines(*words: str) -> list[str]:
     return answer.stdout.splitlines()
 
 
+def settled_units() -> dict[str, tuple[str, str]]:
+    """Active state and process of every unit that is ours, once those that end have ended."""
+    end = time.monotonic() + 30
+    while True:
+        listed = lines("systemctl", "list-unit-files", "--no-legend", "--plain", *OURS)
+        found = {}
+        for unit in (line.split()[0] for line in listed):
+            words = ("systemctl", "show", "--value", "--property", "ActiveState,MainPID", unit)
+            first, second = lines(*words)
+            # In systemd's own order, which is not that of the question.
+            pid, active = (first, second) if first.isdigit() else (second, first)
+            found[unit] = (active, pid)
+        running = [u for u, (active, _) in found.items() if u != SERVER and active == "activating"]
+        if not running or time.monotonic() > end:
+            return found
+        time.sleep(0.2)
+
+
 def main() -> dict[str, str]:
-    """Paths, ``dpkg:``, ``hold:``, ``unit:`` and ``mount:`` keys."""
+    """Paths, ``dpkg:``, ``hold:``, ``auto:``, ``unit:``, ``active:`` and ``mount:`` keys."""
+    units = settled_units()
     state = walk()
     for line in lines("dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}${Version}\n"):
         package, _, rest = line.partition(" ")
         state[f"dpkg:{package}"] = rest
     for package in lines("apt-mark", "showhold"):
         state[f"hold:{package}"] = "held"
+    for package in lines("apt-mark", "showauto"):
+        state[f"auto:{package}"] = "installed for another one"
     for line in lines("systemctl", "list-unit-files", "--no-legend", "--plain"):
         unit, enabled = line.split()[:2]
         state[f"unit:{unit}"] = enabled
-    for unit in ("comfyui.service", "strixbox-preload.service"):
-        state[f"active:{unit}"] = " ".join(lines("systemctl", "is-active", unit))
-        state[f"pid:{unit}"] = " ".join(lines("systemctl", "show", "-p", "MainPID", unit))
+    for unit, (active, pid) in units.items():
+        state[f"active:{unit}"] = active
+        state[f"pid:{unit}"] = pid
     for line in lines("findmnt", "--list", "--noheadings", "--output", "TARGET,FSTYPE,OPTIONS"):
         target, fstype, options = line.split(None, 2)
         if not target.startswith(("/proc", "/sys", "/dev", "/run")):
