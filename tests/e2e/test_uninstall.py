@@ -14,7 +14,7 @@ pytestmark = pytest.mark.lab
 
 # What a deploy installs from the distribution stays, and so does what others made meanwhile.
 LEFT = (
-    *("dpkg:", "hold:", "unit:", f"{BACKUPS}/", BACKUPS, "/home/strix/ComfyUI"),
+    *("dpkg:", "hold:", "auto:", "unit:", f"{BACKUPS}/", BACKUPS, "/home/strix/ComfyUI"),
     *("/etc/group", "/etc/gshadow", "/etc/ld.so", "/var/lib/dpkg/", "/var/lib/apt/"),
     *(f"{STATE}:", f"{STATE}/tunableop"),  # what a server wrote as it ended
     *("/etc/passwd-", "/etc/shadow-"),  # the copies that useradd and userdel make
