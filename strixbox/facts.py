@@ -184,7 +184,7 @@ class TmpfsMount(BoxFact[dict[str, Any]]):
 
 
 class Account(BoxFact[dict[str, Any]]):
-    """``home``, ``uid``, ``gid`` and ``groups`` of an account; ``exists`` False where none is."""
+    """``home``, ``uid``, ``gid``, ``gecos`` and ``groups`` of an account that ``exists``."""
 
     def command(self, user: str) -> Question:
         """Ask about ``user``."""

@@ -11,11 +11,12 @@ from typing import Any
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"user"}`` -> home, uid, gid and the names of all its groups."""
+    """``{"user"}`` -> home, uid, gid, GECOS text and the names of all its groups."""
     try:
         account = pwd.getpwnam(query["user"])
     except KeyError:
-        return {"exists": False, "home": None, "uid": None, "gid": None, "groups": []}
+        nothing = dict.fromkeys(("home", "uid", "gid", "gecos"))
+        return {"exists": False, **nothing, "groups": []}
     groups = []
     for gid in os.getgrouplist(account.pw_name, account.pw_gid):
         try:
@@ -27,6 +28,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "home": account.pw_dir,
         "uid": account.pw_uid,
         "gid": account.pw_gid,
+        "gecos": account.pw_gecos,
         "groups": sorted(groups),
     }
 

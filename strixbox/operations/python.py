@@ -25,6 +25,7 @@ from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.programs import Run, write
 from strixbox.release import Release, file_name, overrides
 
+GECOS = "builds Python environments"  # of that account, and of nobody's else
 # More than half of what the tools' packages bring: tests, fonts' tools, lexers of languages.
 NEVER_LOADED = r"/(distutils|f2py|fontTools|lexers|styles|testing|tests)/"
 # uv asks no file of the box's for settings, and never fetches an interpreter of its own.
@@ -53,7 +54,7 @@ def build_account(account: str) -> Steps:
     + account: its name
     """
     now = ask(Account, user=account)
-    if now["exists"] and not is_system(now):
+    if now["exists"] and not is_builder(now):
         raise BoxTrouble(
             f"The account {account} (uid {now['uid']}) is somebody's, and strixbox builds"
             " environments as an account of that name; rename yours (usermod --login), then run"
@@ -66,17 +67,17 @@ def build_account(account: str) -> Steps:
     yield Run(
         *("useradd", "--system", "--user-group", "--no-create-home"),
         *("--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"),
-        *("--comment", "builds Python environments", account),
+        *("--comment", GECOS, account),
         mend=f"The account {account} could not be made; useradd's words are above.",
     )
 
 
-def is_system(account: dict[str, Any]) -> bool:
-    """Whether an account is there, and nobody's: uids from 1000 on are people's on Ubuntu.
+def is_builder(account: dict[str, Any]) -> bool:
+    """Whether an account of the builder's name is the one that a deploy made.
 
-    + account: what the fact Account tells
+    + account: what the fact Account tells of it
     """
-    return bool(account["exists"] and 0 < account["uid"] < 1000)
+    return bool(account["exists"] and 0 < account["uid"] < 1000 and account["gecos"] == GECOS)
 
 
 @box_operation

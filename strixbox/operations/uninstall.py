@@ -33,6 +33,7 @@ from strixbox.layout import (
 from strixbox.leftovers import UV_CACHE, query, strays
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, ask_remains, check_removal
 from strixbox.operations.base import Steps, ask, box_operation, say
+from strixbox.operations.python import is_builder
 from strixbox.operations.shell import bashrc
 from strixbox.programs import Run, write
 from strixbox.purge import plan
@@ -136,7 +137,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     """
     foot = ask_footprint(cfg)
     packages = amd_packages(cfg, purge_rocm)
-    builder = ask(Account, user=BUILDER)["exists"]
+    builder = is_builder(ask(Account, user=BUILDER))
     asked = query(cfg)
     left = strays(ask(Leftovers, query=asked), foot["paths"])
     edited = foot["fstab"] or foot["bashrc"] or foot["waiting"]

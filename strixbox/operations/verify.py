@@ -43,7 +43,7 @@ from strixbox.operations.models import ask_models
 from strixbox.operations.mount import mount_troubles
 from strixbox.operations.python import (
     environment_needs,
-    is_system,
+    is_builder,
     locked_needs,
     node_record,
     uv_directory,
@@ -128,7 +128,7 @@ def uv(cfg: Config, release: Release) -> Row:
     troubles = []
     if not uv_is_right(cfg.python):
         troubles.append(f"{uv_directory(cfg.python)} is not uv {cfg.python.uv_version}, root's")
-    if not is_system(ask(Account, user=BUILDER)):
+    if not is_builder(ask(Account, user=BUILDER)):
         troubles.append(f"there is no system account {BUILDER} to build as")
     return _row("uv", f"{cfg.python.uv_version}, builds as {BUILDER}", troubles)
 

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from pyinfra.api.command import StringCommand
 
 from strixbox.config import Config
 from strixbox.groups import read_group_data
@@ -40,3 +41,35 @@ def boxes_of(**groups: tuple[str, ...]) -> Boxes:
         ),
         "boxes.yaml",
     )
+
+
+class StandInBox:
+    """Answers the questions of an operation, and hears what it says."""
+
+    name = "box"
+    current_op_hash = None
+
+    def __init__(self, answers: dict[type[Any], Any]) -> None:
+        self.answers = answers
+        self.said: list[str] = []
+
+    def get_fact(self, fact: type[Any], **query: Any) -> Any:
+        """The answer that the test gave; of paths, the same for each."""
+        answer = self.answers[fact]
+        return dict.fromkeys(query["paths"], answer) if fact.table == "paths" else answer
+
+    def log(self, text: str) -> None:
+        """What the operation says."""
+        self.said.append(text)
+
+    noop = log
+
+
+def commands(operation: Any, **given: Any) -> list[StringCommand]:
+    """What an operation would run."""
+    return list(operation._inner(**given))
+
+
+def told(command: StringCommand) -> str:
+    """The command's line, and its order."""
+    return command.get_raw_value() + str(command.connector_arguments.get("_stdin", ""))

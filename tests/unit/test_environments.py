@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from pyinfra.api.command import StringCommand
 
 from strixbox import facts
 from strixbox.config import Config
@@ -16,6 +15,7 @@ from strixbox.operations import base, python
 from strixbox.operations.python import lacking, uv_program
 from strixbox.programs import Run
 from strixbox.release import Release
+from tests.unit.conftest import StandInBox, commands, told
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -57,28 +57,6 @@ def test_a_build_that_was_cut_short_is_begun_anew(release: Release) -> None:
     assert needs.packages.keys() == release.packages().keys()
 
 
-class StandInBox:
-    """Answers the questions of an operation, and hears what it says."""
-
-    name = "box"
-    current_op_hash = None
-
-    def __init__(self, answers: dict[type[Any], Any]) -> None:
-        self.answers = answers
-        self.said: list[str] = []
-
-    def get_fact(self, fact: type[Any], **query: Any) -> Any:
-        """The answer that the test gave; of paths, the same for each."""
-        answer = self.answers[fact]
-        return dict.fromkeys(query["paths"], answer) if "paths" in query else answer
-
-    def log(self, text: str) -> None:
-        """What the operation says."""
-        self.said.append(text)
-
-    noop = log
-
-
 @pytest.fixture
 def box(monkeypatch: pytest.MonkeyPatch, release: Release) -> StandInBox:
     """A bare box."""
@@ -100,16 +78,6 @@ def box(monkeypatch: pytest.MonkeyPatch, release: Release) -> StandInBox:
     monkeypatch.setattr(base, "host", made)
     monkeypatch.setattr(python, "host", made)
     return made
-
-
-def commands(operation: Any, **given: Any) -> list[StringCommand]:
-    """What an operation would run."""
-    return list(operation._inner(**given))
-
-
-def told(command: StringCommand) -> str:
-    """The command's line, and its order."""
-    return command.get_raw_value() + str(command.connector_arguments.get("_stdin", ""))
 
 
 def test_root_never_starts_what_is_in_a_releases_environment(
@@ -168,10 +136,10 @@ def test_the_build_account_is_made_once_and_is_nobodys(box: StandInBox) -> None:
     (command,) = commands(python.build_account, account=BUILDER)
     assert "--system" in told(command)
     assert "nologin" in told(command)
-    box.answers[facts.Account] = {"exists": True, "uid": 998}
+    box.answers[facts.Account] = {"exists": True, "uid": 998, "gecos": python.GECOS}
     assert commands(python.build_account, account=BUILDER) == []
-    for uid in (0, 1000):
-        box.answers[facts.Account] = {"exists": True, "uid": uid}
+    for uid, gecos in ((0, python.GECOS), (1000, python.GECOS), (998, "Strix Box,,,")):
+        box.answers[facts.Account] = {"exists": True, "uid": uid, "gecos": gecos}
         (refusal,) = commands(python.build_account, account=BUILDER)
         assert "rename yours" in getattr(refusal, "sentence", "")
 

@@ -1,0 +1,51 @@
+"""What an uninstall takes away, and what it leaves to its owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from strixbox import facts
+from strixbox.config import Config
+from strixbox.operations import base, uninstall
+from strixbox.operations.python import BUILDER, GECOS
+from tests.unit.conftest import StandInBox, commands, told
+
+EMPTY: dict[str, Any] = {
+    **dict.fromkeys(("paths", "kept", "strangers", "units", "held", "waiting"), ()),
+    **{"links": {}, "mounted": False, "fstab": False, "bashrc": False},
+}
+
+
+@pytest.fixture
+def box(monkeypatch: pytest.MonkeyPatch) -> StandInBox:
+    """A box that has nothing of strixbox."""
+    made = StandInBox(
+        {
+            facts.Footprint: EMPTY,
+            facts.Account: {"exists": False, "uid": None, "gecos": None},
+            facts.Leftovers: [],
+        }
+    )
+    monkeypatch.setattr(base, "host", made)
+    monkeypatch.setattr(uninstall, "host", made)
+    return made
+
+
+def lines(cfg: Config, purge_rocm: bool = False) -> list[str]:
+    """What an uninstall would run."""
+    return [
+        told(command) for command in commands(uninstall.uninstalled, cfg=cfg, purge_rocm=purge_rocm)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uid", "gecos", "goes"),
+    [(998, GECOS, True), (1001, GECOS, False), (1001, "Strix Box,,,", False), (998, "", False)],
+)
+def test_only_the_account_that_a_deploy_made_is_removed(
+    box: StandInBox, cfg: Config, uid: int, gecos: str, goes: bool
+) -> None:
+    box.answers[facts.Account] = {"exists": True, "uid": uid, "gecos": gecos}
+    assert any(f"userdel {BUILDER}" in line for line in lines(cfg)) is goes
