@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from strixbox.box._atomic import ASIDE
 from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.generation import Generation
 from strixbox.layout import (
@@ -29,7 +30,6 @@ from strixbox.operations.apt import KEY, PIN, SOURCE
 from strixbox.operations.python import UV_ENVIRONMENT
 from strixbox.release import Release, file_name
 
-ASIDE = ".strixbox-new"  # what a program of ours writes before it renames it into place
 UNITS = "/etc/systemd/system"
 UV_CACHE = UV_ENVIRONMENT["UV_CACHE_DIR"]
 # Nothing else fills these directories, and they are small.

@@ -12,6 +12,8 @@ import os
 import time
 from typing import Any
 
+from strixbox.box._atomic import beside, flush_directory
+
 MARK = b"Managed by strixbox"
 
 
@@ -49,24 +51,6 @@ def note(backups: str, path: str, copy: str, digest: str | None, **about: Any) -
         os.fsync(stream.fileno())
 
 
-def beside(
-    path: str, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None
-) -> str:
-    """Write what is to stand at ``path`` beside it, onto the disk, for one rename; where."""
-    aside = f"{path}.strixbox-new"
-    if os.path.lexists(aside):
-        os.unlink(aside)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        if owner is not None:
-            os.fchown(descriptor, *owner)
-        os.fchmod(descriptor, mode)
-        stream.flush()
-        os.fsync(descriptor)
-    return aside
-
-
 def keep(
     path: str, content: bytes, info: os.stat_result | None, backups: str, **about: Any
 ) -> None:
@@ -90,11 +74,7 @@ def keep(
         os.chmod(aside, info.st_mode & 0o777)
         os.utime(aside, ns=(info.st_atime_ns, info.st_mtime_ns))
     os.replace(aside, copy)
-    folder = os.open(backups, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_directory(backups)
 
 
 def keep_foreign(path: str, content: bytes, backups: str) -> None:

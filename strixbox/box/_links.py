@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+from strixbox.box._atomic import ASIDE
+
 
 def point(link: str, target: str) -> None:
     """Have ``link`` lead to ``target``, by one rename."""
-    aside = f"{link}.strixbox-new"
+    aside = link + ASIDE
     if os.path.lexists(aside):
         os.unlink(aside)
     os.symlink(target, aside)

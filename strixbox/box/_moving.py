@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 
+from strixbox.box._atomic import ASIDE, flush_directory
+
 
 def move(path: str, target: str) -> None:
     """Move a file or a tree; at every instant one of the two is whole, and none is half.
@@ -13,7 +15,7 @@ def move(path: str, target: str) -> None:
     But for a directory that is not renamed even in its own place: overlayfs does not do that
     (EXDEV, without redirect_dir), nor does any system with a mount point. It goes piece by piece.
     """
-    aside, going = f"{target}.strixbox-new", f"{path}.strixbox-new"
+    aside, going = target + ASIDE, path + ASIDE
     discard(aside)
     discard(going)
     try:
@@ -28,8 +30,8 @@ def move(path: str, target: str) -> None:
         _own_like(path, aside)
         os.sync()
         os.rename(aside, target)
-        # Not before the new name is on the disk: a power cut would leave both as .strixbox-new.
-        _flush(os.path.dirname(target))
+        # Not before the new name is on the disk: a power cut would leave both as asides.
+        flush_directory(os.path.dirname(target))
         try:
             os.rename(path, going)
         except OSError:
@@ -49,15 +51,6 @@ def _own_like(path: str, copy: str) -> None:
 def _copy_owner(path: str, copy: str) -> None:
     info = os.lstat(path)
     os.chown(copy, info.st_uid, info.st_gid, follow_symlinks=False)
-
-
-def _flush(folder: str) -> None:
-    """Have a directory's entries on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def discard(path: str) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable
 
-from strixbox.box._backups import beside
+from strixbox.box._atomic import put
 
 NOTED = "sizes.json"  # in an environment
 
@@ -99,4 +99,4 @@ def note_sizes(environment: str) -> None:
         if os.path.lexists(place):
             os.unlink(place)
         return
-    os.replace(beside(place, json.dumps(found, indent=1).encode(), 0o644), place)
+    put(place, json.dumps(found, indent=1).encode(), 0o644)

@@ -14,7 +14,8 @@ import time
 from typing import Any
 
 from strixbox.box._answering import unanswered
-from strixbox.box._backups import beside, keep_foreign
+from strixbox.box._atomic import beside, put
+from strixbox.box._backups import keep_foreign
 from strixbox.box._links import point
 from strixbox.box._telling import tell
 from strixbox.box._units import unit_of
@@ -122,13 +123,7 @@ def _log(service: str) -> str:
 def answered(order: dict[str, Any], path: str) -> None:
     """Note that a generation answered, now, and that it is the one in use."""
     # By one rename, as a power cut must not leave an empty note: it is what a rollback goes by.
-    note = os.path.join(path, "answered")
-    aside = f"{note}.strixbox-new"
-    with open(aside, "w", encoding="utf-8") as stream:
-        stream.write(f"{int(time.time())}\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, note)
+    put(os.path.join(path, "answered"), f"{int(time.time())}\n".encode(), 0o644)
     point(order["in_use"], path)
 
 

@@ -14,7 +14,7 @@ import stat
 import sys
 from typing import Any
 
-from strixbox.box._backups import beside
+from strixbox.box._atomic import put
 from strixbox.box._openpgp import BEGIN, END, dearmour, fingerprints
 
 PLAIN = stat.S_IFREG | 0o644
@@ -114,7 +114,7 @@ def place(order: dict[str, Any]) -> None:
         raise SystemExit(f"{path} is a directory; move it away and run again")
     content = armour(dearmour(download(order["url"], order["fingerprint"])))
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    os.replace(beside(path, content, 0o644), path)
+    put(path, content, 0o644)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._backups import beside, keep
+from strixbox.box._atomic import beside
+from strixbox.box._backups import keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._regular import regular
 

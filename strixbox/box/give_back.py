@@ -14,7 +14,8 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._backups import beside, entries, keep
+from strixbox.box._atomic import beside
+from strixbox.box._backups import entries, keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._fstab import mount_point, ours
 from strixbox.box._moving import move

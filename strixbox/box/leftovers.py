@@ -22,10 +22,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from strixbox.box._account import acting_as
+from strixbox.box._atomic import ASIDE
 from strixbox.box._fstab import unescape
 from strixbox.box._living import is_busy, open_paths
 
-ASIDE = ".strixbox-new"
 PART, TAG = ".part", ".part.etag"
 # pyinfra 3.10 gives sudo its password by such a file (connectors/util.py, ASKPASS_COMMAND); the
 # password itself is not in it, and a run that ends well removes it.
@@ -155,7 +155,7 @@ def of_strixbox(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("aside", path) for path in below(query["trees"]))
     yield from (("aside", path) for path in matching(query["asides"]))
     for path in query["edited"]:
-        yield from (("aside", aside) for aside in matching([beside(path)]))
+        yield from (("aside", aside) for aside in matching([aside_of(path)]))
     temporary = glob.escape(tempfile.gettempdir())
     patterns = [f"{temporary}/{prefix}*" for prefix in query["prefixes"]]
     yield from (("temporary", path) for path in matching(patterns))
@@ -168,7 +168,7 @@ def of_strixbox(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def of_the_user(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Kind and path of what may be a leftover among the user's own files."""
     for path in query["user_edited"]:
-        yield from (("aside", aside) for aside in matching([beside(path)]))
+        yield from (("aside", aside) for aside in matching([aside_of(path)]))
     yield from (("askpass", path) for path in askpass())
     for tier, others in query["tiers"].items():
         for folder in query["folders"]:
@@ -181,7 +181,7 @@ def of_the_user(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield from (("copy", path) for path in copies(place, f"{other}/{folder}"))
 
 
-def beside(path: str) -> str:
+def aside_of(path: str) -> str:
     """Pattern of the aside of a file that is edited in place; a link's is beside its target."""
     return glob.escape(os.path.realpath(path) + ASIDE)
 

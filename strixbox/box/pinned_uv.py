@@ -15,6 +15,7 @@ import sys
 import venv
 from typing import Any
 
+from strixbox.box._atomic import ASIDE
 from strixbox.box._records import note_sizes
 
 # Debian and Ubuntu keep the wheels in a package of their own; Python keeps them in its library.
@@ -59,7 +60,7 @@ def main(order: dict[str, Any]) -> None:
     """``{"path", "requirement", "index", "host", "mend"}``."""
     path = order["path"]
     # Made aside and renamed when it is whole: pip leaves half a program where the disk runs full.
-    aside = f"{path}.strixbox-new"
+    aside = path + ASIDE
     shutil.rmtree(aside, ignore_errors=True)
     try:
         venv.create(aside, symlinks=True)

@@ -16,7 +16,8 @@ import pwd
 import sys
 from typing import Any
 
-from strixbox.box._backups import beside, keep_foreign
+from strixbox.box._atomic import beside, flush_directory
+from strixbox.box._backups import keep_foreign
 from strixbox.box._retiring import put_by
 
 
@@ -43,7 +44,7 @@ def place_file(wanted: dict[str, Any], backups: str) -> None:
     aside = beside(path, content)
     _own(aside, wanted)
     os.replace(aside, path)
-    _flush_directory(os.path.dirname(path))
+    flush_directory(os.path.dirname(path))
 
 
 def clear(path: str, backups: str, why: str) -> None:
@@ -61,14 +62,6 @@ def _own(path: str, wanted: dict[str, Any]) -> None:
         raise SystemExit(f"{path}: {error.args[0]}; create the account and run again") from None
     os.chown(path, owner.pw_uid, gid)
     os.chmod(path, int(wanted["mode"], 8))
-
-
-def _flush_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main(order: dict[str, Any]) -> None:

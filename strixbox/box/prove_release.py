@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from strixbox.box._atomic import put
+
 TORCH_PROOF = """
 import json, os, torch
 proof = {"version": torch.__version__, "hip": torch.version.hip, "archs": [], "gpu": None}
@@ -183,14 +185,9 @@ def main(order: dict[str, Any]) -> None:
     sealed = {**order["seal"], "proof": {"torch": torch, "user_nodes_failed": failed}}
     sealed["built"] = int(time.time())
     path = os.path.join(order["release"], "release.json")
-    aside = f"{path}.strixbox-new"
-    with open(aside, "w", encoding="utf-8") as stream:
-        json.dump(sealed, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
     # Everything that was written before must be on the disk when the seal is.
     os.sync()
-    os.replace(aside, path)
+    put(path, json.dumps(sealed, indent=1).encode(), 0o644)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
+from strixbox.box._atomic import put
 
 LIMIT = 1 << 20
 
@@ -98,12 +99,7 @@ def main(order: dict[str, Any]) -> None:
             os.unlink(order["seal"])
             print(f"{node}: installed now; sudo systemctl restart comfyui loads it", flush=True)
     os.unlink(held["path"])
-    aside = f"{order['record']}.strixbox-new"
-    with open(aside, "w", encoding="utf-8") as stream:
-        json.dump(results, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, order["record"])
+    put(order["record"], json.dumps(results, indent=1).encode(), 0o644)
 
 
 if __name__ == "__main__":

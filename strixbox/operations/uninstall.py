@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pyinfra.context import host
 
+from strixbox.box._atomic import ASIDE
 from strixbox.config import Config
 from strixbox.facts import Account, Footprint, Leftovers
 from strixbox.launch import SHELL_LINES
@@ -54,7 +56,8 @@ INSIDE = (
 )
 # Names of what the toolkit has there; anything else is somebody's, and goes to the backups.
 KNOWN = {
-    OPT: r"(tools|boxtools|nodes|nodes-extra|lib|bin|locks|releases|current|uv)(\.strixbox-new)?",
+    OPT: r"(tools|boxtools|nodes|nodes-extra|lib|bin|locks|releases|current|uv)"
+    f"({re.escape(ASIDE)})?",
     RELEASES: r"[0-9a-f]{12}",
 }
 # Hours of the box, on its owner's behalf; the next deploy finds them where they are.

@@ -1,0 +1,40 @@
+"""Part of programs: a file is written whole beside its place, and gets there by one rename."""
+
+from __future__ import annotations
+
+import os
+
+ASIDE = ".strixbox-new"  # leftovers.py clears what bears it
+
+
+def beside(
+    path: str, content: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> str:
+    """Write what is to stand at ``path`` beside it, onto the disk, for one rename; where."""
+    aside = path + ASIDE
+    if os.path.lexists(aside):
+        os.unlink(aside)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+        stream.flush()
+        os.fsync(descriptor)
+    return aside
+
+
+def put(path: str, content: bytes, mode: int) -> None:
+    """Have a file with this content and mode, whole at every instant, and its name on the disk."""
+    os.replace(beside(path, content, mode), path)
+    flush_directory(os.path.dirname(path))
+
+
+def flush_directory(path: str) -> None:
+    """Have a directory's entries on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
