@@ -51,6 +51,25 @@ def note(backups: str, path: str, copy: str, digest: str | None, **about: Any) -
         os.fsync(stream.fileno())
 
 
+def known_by(path: str) -> str:
+    """A name that tells of ``path`` and is no other path's; with what is put around it, it fits.
+
+    Two files of one name may hold the same, and each has its line: so all of the path counts.
+    """
+    name = os.path.basename(path).encode(errors="ignore")[:120].decode(errors="ignore")
+    return f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}-{name}"
+
+
+def new_copy(backups: str, path: str, end: str = "") -> str:
+    """Where in the backup directory something of ``path`` is kept; nothing is there."""
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{known_by(path)}"
+    copy, number = os.path.join(backups, name + end), 1
+    while os.path.lexists(copy):
+        number += 1
+        copy = os.path.join(backups, f"{name}-{number}{end}")
+    return copy
+
+
 def keep(
     path: str, content: bytes, info: os.stat_result | None, backups: str, **about: Any
 ) -> None:
@@ -59,9 +78,7 @@ def keep(
     ``info`` has owner, mode and times for the copy; None leaves it root's.
     """
     digest = hashlib.sha256(content).hexdigest()
-    # The whole path: two files of one name may hold the same, and each has its line.
-    where = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    copy = os.path.join(backups, f"{digest[:16]}-{where}-{os.path.basename(path)}")
+    copy = os.path.join(backups, f"{digest[:16]}-{known_by(path)}")
     last = [entry["copy"] for entry in entries(backups) if entry["path"] == path][-1:]
     if last != [copy]:
         note(backups, path, copy, digest, **about)

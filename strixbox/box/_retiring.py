@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import time
-
-from strixbox.box._backups import note
+from strixbox.box._backups import new_copy, note
 from strixbox.box._moving import move
 
 
 def put_by(path: str, backups: str, why: str, digest: str | None = None) -> str:
     """Move what stands at ``path`` into the backup directory, with its line in the index; where."""
-    copy = os.path.join(backups, f"{time.strftime('%Y%m%dT%H%M%S')}{path.replace('/', '-')}")
+    copy = new_copy(backups, path)
     note(backups, path, copy, digest, why=why)
     move(path, copy)
     return copy

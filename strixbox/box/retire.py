@@ -22,8 +22,14 @@ def sha256(path: str) -> str | None:
 def main(order: dict[str, Any]) -> None:
     """``{"paths", "backups", "why"}``; what is gone already is passed over."""
     for path in order["paths"]:
-        if os.path.lexists(path):
-            put_by(path, order["backups"], order["why"], sha256(path))
+        try:
+            if os.path.lexists(path):
+                put_by(path, order["backups"], order["why"], sha256(path))
+        except OSError as error:
+            raise SystemExit(
+                f"{path} could not be moved to {order['backups']}: {error.strerror or error}; free"
+                " disk room or mend that (see dmesg, lsattr), then run again"
+            ) from None
 
 
 if __name__ == "__main__":

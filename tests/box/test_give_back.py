@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from strixbox.box import _moving, footprint, fstab_entry, give_back, retire
 from strixbox.box._backups import MARK, entries, keep, keep_foreign
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours
+from strixbox.box._retiring import put_by
 from strixbox.box.bashrc_block import with_block
 from strixbox.box.footprint import waiting
 from strixbox.box.fstab_entry import with_entry
@@ -325,3 +327,33 @@ def test_what_was_measured_stays_behind_a_link_too(tmp_path: Path) -> None:
     told = asked("footprint", NO_FOOT | {"paths": [str(state)], "inside": inside, "kept": kept})
     assert told["kept"] == kept
     assert told["paths"] == [str(state / "tools" / "usage.json"), str(state / "generations")]
+
+
+def test_what_is_put_by_never_takes_the_place_of_another_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.gmtime", lambda: time.struct_time((2026, 1, 2, 3, 4, 5, 4, 2, 0)))
+    backups = str(tmp_path / "backups")
+    # One name for both if a slash became a hyphen, and none that fits for the third.
+    deep = tmp_path / "/".join("x" * 200 for _ in range(3))
+    places = [tmp_path / "a" / "b", tmp_path / "a-b", deep / ("ü" * 120)]
+    kept = []
+    for number in range(2):
+        for path in places:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{number} {path}")
+            kept.append((put_by(str(path), backups, "old"), f"{number} {path}"))
+    assert [Path(copy).read_text() for copy, _ in kept] == [text for _, text in kept]
+    assert kept[0][0].startswith(f"{backups}/20260102T030405Z-")
+
+
+def test_what_cannot_be_retired_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, backups: str, why: str, digest: str | None) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(retire, "put_by", full)
+    order = {"paths": [str(tmp_path)], "backups": "/b", "why": "old"}
+    with pytest.raises(SystemExit, match=r"could not be moved to /b: No space left .* run again"):
+        retire.main(order)
