@@ -39,15 +39,18 @@ NEW = (
 
 def git(path: str, *words: str, settings: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run git in ``path`` and return what it said."""
+    answer = git_bytes(path, *words, settings=settings)
+    out, err = (said.decode(errors="surrogateescape") for said in (answer.stdout, answer.stderr))
+    return subprocess.CompletedProcess(answer.args, answer.returncode, out, err)
+
+
+def git_bytes(
+    path: str, *words: str, settings: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[bytes]:
+    """The same, for output that has to stay as it is: text would lose the ends of its lines."""
     command = ["git", *SETTINGS, *settings, "-C", path, *words]
     return subprocess.run(
-        command,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-        check=False,
+        command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
 
 

@@ -11,13 +11,14 @@ import json
 import os
 import shutil
 import sys
-import time
 from contextlib import suppress
 from typing import Any
 
-from strixbox.box._backups import keep, note
-from strixbox.box._git import foreign, git, loose, plain
+from strixbox.box._atomic import ASIDE, put
+from strixbox.box._backups import keep, new_copy, note
+from strixbox.box._git import foreign, git, git_bytes, loose, plain
 from strixbox.box._moving import discard
+from strixbox.box._regular import regular
 from strixbox.box._retiring import put_by
 
 # git itself waits for ever on a line that has gone silent: under 1000 bytes a second for a minute
@@ -46,31 +47,34 @@ def forget_settings(path: str, backups: str) -> None:
     for name in foreign(path):
         file = f"{path}/{name}"
         content = b""
-        with suppress(OSError), open(file, "rb") as stream:
-            content = stream.read()
-            keep(file, content, os.fstat(stream.fileno()), backups)
+        try:
+            content, info = regular(file)
+        except FileNotFoundError:
+            pass
+        except OSError:  # a directory or a pipe
+            put_by(file, backups, "settings in a checkout")
+        else:
+            keep(file, content, info, backups)
         if name == ".git/config":
             ours = plain(content.decode(errors="surrogateescape"))
-            with open(file, "w", encoding="utf-8") as stream:
-                stream.write(ours)
+            put(file, ours.encode(errors="surrogateescape"), 0o644)
         else:
             discard(file)
 
 
-def keep_edits(path: str, commit: str, backups: str) -> None:
-    """Save the difference to the commit as a patch, before the edits are taken back."""
+def kept_edits(path: str, commit: str, backups: str) -> bool:
+    """Save the difference to the commit as a patch; False where git cannot tell what it is."""
     words = ("diff", "--binary", "--no-ext-diff", "--no-textconv", commit)
-    patch = git(path, *words).stdout.encode(errors="surrogateescape")
-    if not patch:
-        return
-    name = f"{os.path.basename(path)}-{time.strftime('%Y%m%dT%H%M%S')}.patch"
-    copy = os.path.join(backups, name)
-    note(backups, path, copy, hashlib.sha256(patch).hexdigest(), why="edits in a checkout")
-    with open(copy, "wb") as stream:
-        stream.write(patch)
-        stream.flush()
-        os.fsync(stream.fileno())
-    print(f"the edits in {path} are kept as {copy}", flush=True)
+    told = git_bytes(path, *words)
+    if told.returncode != 0:
+        return False
+    patch = told.stdout
+    if patch:
+        copy = new_copy(backups, path, ".patch")
+        note(backups, path, copy, hashlib.sha256(patch).hexdigest(), why="edits in a checkout")
+        put(copy, patch, 0o600)
+        print(f"the edits in {path} are kept as {copy}", flush=True)
+    return True
 
 
 def restored(path: str, commit: str, backups: str) -> bool:
@@ -85,19 +89,29 @@ def restored(path: str, commit: str, backups: str) -> bool:
     head = git(path, "rev-parse", "--verify", "HEAD").stdout.strip()
     if head != commit or git(path, "read-tree", commit).returncode != 0:
         return False
-    keep_edits(path, commit, backups)
+    if not kept_edits(path, commit, backups):
+        return False
     # Not reset --hard: that leaves an ORIG_HEAD which a checkout made anew has not.
     return git(path, "checkout", "--quiet", "--force", "--detach", commit).returncode == 0
 
 
 def main(order: dict[str, Any]) -> None:
     """``{"path", "url", "commit", "backups"}``."""
-    path, url, commit = order["path"], order["url"], order["commit"]
-    backups = order["backups"]
+    try:
+        make(order["path"], order["url"], order["commit"], order["backups"])
+    except OSError as error:
+        raise SystemExit(
+            f"{error.filename or order['path']}: {error.strerror or error}; nothing is lost: free"
+            " disk room or mend that, then run again"
+        ) from None
+
+
+def make(path: str, url: str, commit: str, backups: str) -> None:
+    """Have the checkout at the commit."""
     if os.path.isdir(os.path.join(path, ".git")) and restored(path, commit, backups):
         return
     # By another name than what is moved away has on its way.
-    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.strixbox-new")
+    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{ASIDE}")
     shutil.rmtree(aside, ignore_errors=True)
     os.makedirs(aside)
     print(f"fetching {url} at {commit[:12]}", flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import socket
 import subprocess
 import time
@@ -185,3 +187,66 @@ def test_what_is_no_checkout_of_the_commit_is_kept_whole(
     kept = Path(entries(order["backups"])[-1]["copy"])
     assert (kept / "main.py").read_text() == "mine\n"
     assert (kept / "notes.txt").read_text() == "mine too\n"
+
+
+def object_of(path: Path, name: str) -> Path:
+    """The file in which git has what the commit says of a file."""
+    words = ["git", "-C", str(path), "rev-parse", f"HEAD:{name}"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    return path / ".git" / "objects" / told[:2] / told[2:]
+
+
+def test_edits_stay_where_git_cannot_tell_them(order: dict[str, str]) -> None:
+    path = Path(order["path"])
+    (path / "main.py").write_text("mine\n")
+    damaged = object_of(path, "main.py")
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"no object")
+
+    answer = started("checkout", order)
+
+    assert answer.returncode == 0, answer.stderr
+    assert (path / "main.py").read_text() == "1\n"
+    (entry,) = entries(order["backups"])
+    assert Path(entry["copy"], "main.py").read_text() == "mine\n"
+
+
+def test_a_patch_that_was_kept_brings_the_edits_back(order: dict[str, str]) -> None:
+    path = Path(order["path"])
+    mine = {"main.py": b"one\r\ntwo\rthree\n\xff\r\n", "lib/x.py": b"2\r\n"}
+    for name, content in mine.items():
+        (path / name).write_bytes(content)
+
+    assert started("checkout", order).returncode == 0
+
+    assert seen(order) == []
+    (entry,) = entries(order["backups"])
+    assert Path(entry["copy"]).stat().st_mode & 0o777 == 0o600
+    subprocess.run(["git", "-C", str(path), "apply", entry["copy"]], check=True)
+    assert {name: (path / name).read_bytes() for name in mine} == mine
+
+
+def test_settings_stay_where_no_copy_of_them_can_be_made(
+    order: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Path(order["path"], ".git", "config")
+    config.write_text(config.read_text() + "[user]\n\tname = Anna\n")
+    before = config.read_text()
+
+    def full(path: str, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(checkout, "keep", full)
+    with pytest.raises(SystemExit, match=r"config: No space left on device; nothing is lost"):
+        checkout.main(order)
+    assert config.read_text() == before
+
+
+def test_a_directory_in_the_place_of_settings_is_kept_whole(order: dict[str, str]) -> None:
+    attributes = Path(order["path"], ".git", "info", "attributes")
+    attributes.mkdir()
+    (attributes / "note").write_text("mine\n")
+    assert started("checkout", order).returncode == 0
+    assert seen(order) == []
+    (entry,) = entries(order["backups"])
+    assert Path(entry["copy"], "note").read_text() == "mine\n"
