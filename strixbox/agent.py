@@ -12,7 +12,7 @@ from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.util import make_unix_command_for_host
 
-from strixbox.programs import PYTHON, UMASK, Question, source
+from strixbox.programs import PYTHON, SETTLED, Question, source
 
 # Seconds that the end of a run waits for what a box has to say yet.
 LAST_WORDS = 5
@@ -47,7 +47,7 @@ class Agent:
             NoAgent: where it does not start: no sudo without a password, or no python3.
         """
         words = (*PYTHON, source("agent"))
-        command = StringCommand(UMASK, "exec", *(QuoteString(word) for word in words))
+        command = StringCommand(SETTLED, "exec", *(QuoteString(word) for word in words))
         line = make_unix_command_for_host(host.state, host, command, _sudo=True).get_raw_value()
         try:
             channel = transport.open_session()

@@ -36,11 +36,13 @@ CONNECTION_ENDED = "the connection to the box ended; see that it is on and reach
 # What goes before every command that is sent, in the shell that pyinfra starts it with:
 # - a umask of the box's root (login.defs, sudoers) of 027 or 077 would hide from the service's
 #   account what root installs for it;
+# - in another language dpkg's and apt's words could not be read, and with another character set
+#   neither could names;
 # - what writes holds a lock of its own for as long as it or a child of it lives, so that the next
 #   run notices work that went on after its connection was cut (strixbox/box/agent.py).
-UMASK = "umask 022;"
+SETTLED = "umask 022; export LC_ALL=C.UTF-8;"
 HELD = (
-    f"test -d {RUN} || mkdir -m 711 {RUN}; umask 077; : >> {WRITING}; {UMASK}"
+    f"test -d {RUN} || mkdir -m 711 {RUN}; umask 077; : >> {WRITING}; {SETTLED}"
     f" exec flock --shared {WRITING}"
 )
 
@@ -125,7 +127,7 @@ class Question(StringCommand):
 
     def __init__(self, program: str, query: str) -> None:
         # A reader makes files too: git status writes an index.
-        super().__init__(UMASK, "exec", *PYTHON, QuoteString(source(program)), QuoteString(query))
+        super().__init__(SETTLED, "exec", *PYTHON, QuoteString(source(program)), QuoteString(query))
         self.program = program
         self.query = query
 

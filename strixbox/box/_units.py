@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
+
+from strixbox.box._output import ran
 
 
 def shown(names: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
@@ -15,8 +16,7 @@ def shown(names: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
     if not names:  # systemctl would tell of systemd itself
         return {}
     command = ["systemctl", "show", "--property", ",".join(properties), *names]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    blocks = answer.rstrip("\n").split("\n\n")  # in the order of the names
+    blocks = ran(command).stdout.rstrip("\n").split("\n\n")  # in the order of the names
     found = {name: dict.fromkeys(properties, "") for name in names}
     for name, block in zip(names, blocks, strict=False) if len(blocks) == len(names) else ():
         found[name] |= dict(line.partition("=")[::2] for line in block.splitlines())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from typing import Any
@@ -17,6 +16,7 @@ from strixbox.box._answering import unanswered
 from strixbox.box._atomic import beside, put
 from strixbox.box._backups import keep_foreign
 from strixbox.box._links import point
+from strixbox.box._output import ran
 from strixbox.box._telling import tell
 from strixbox.box._units import unit_of
 
@@ -27,7 +27,7 @@ SETTLED = 2.0
 
 def systemctl(*words: str) -> str | None:
     """Run systemctl; None, or what it said where it failed."""
-    answer = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    answer = ran(["systemctl", *words])
     return None if answer.returncode == 0 else (answer.stderr.strip() or "systemctl failed")
 
 
@@ -116,8 +116,8 @@ def start(service: str, url: str, timeout: float) -> str | None:
 
 def _log(service: str) -> str:
     command = ["journalctl", "--unit", service, "--lines", "5", "--output", "cat", "--no-pager"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return " | ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())[-400:]
+    lines = (line.strip() for line in ran(command).stdout.splitlines())
+    return " | ".join(line for line in lines if line)[-400:]
 
 
 def answered(order: dict[str, Any], path: str) -> None:

@@ -27,7 +27,7 @@ TELL = 20.0  # seconds between two lines of progress
 
 def run(words: list[str]) -> tuple[int, list[str]]:
     """Exit code and last lines; tells now and then how far it is."""
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     kept: deque[str] = deque(maxlen=KEPT)
     told = time.monotonic()
     with subprocess.Popen(

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from typing import Any
+
+from strixbox.box._output import ran
 
 
 def main(order: dict[str, Any]) -> None:
     """``{"words", "updates"}``: dpkg's command, and its directory of unfinished changes."""
-    answer = subprocess.run(
-        order["words"],
-        env={**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    answer = ran(order["words"], DEBIAN_FRONTEND="noninteractive")
     lines = (answer.stdout + answer.stderr).splitlines()[-20:]
     if any(name.isdigit() for name in os.listdir(order["updates"])):
         print("\n".join(lines), file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from typing import Any
 
@@ -13,6 +12,7 @@ from strixbox.box._account import acting_as
 from strixbox.box._backups import MARK, entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours, unescape
+from strixbox.box._output import ran
 from strixbox.box._regular import regular
 from strixbox.box._units import shown
 
@@ -92,7 +92,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     mine = [path for path in query["units"] if not is_foreign(path)]
     known = shown([os.path.basename(path) for path in mine], "LoadState")
     units = [name for name, unit in known.items() if unit["LoadState"] == "loaded"]
-    held = subprocess.run(["apt-mark", "showhold"], capture_output=True, text=True, check=False)
+    held = ran(["apt-mark", "showhold"])
     mount = os.path.realpath(query["mount"])
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         # One that its owner had there is not private to the account.

@@ -14,6 +14,7 @@ from typing import Any
 
 from strixbox.box._backups import keep
 from strixbox.box._fstab import mount_point, ours
+from strixbox.box._output import ran
 
 
 def with_entry(text: bytes, path: str, entry: str) -> bytes:
@@ -48,8 +49,7 @@ def is_kept(lines: list[bytes], path: str) -> bool:
 def unmount(path: str) -> None:
     """Unmount an empty RAM disk that fstab had and has no more; one in use is told and stays."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--mountpoint", path]
-    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
-    if "tmpfs" not in found:
+    if "tmpfs" not in ran(command).stdout.split():
         return
     gone = not os.listdir(path) and not subprocess.run(["umount", path], check=False).returncode
     told = "is unmounted" if gone else "is in use, and goes at the next boot"
@@ -59,7 +59,7 @@ def unmount(path: str) -> None:
 def errors(fstab: str) -> list[str]:
     """What findmnt finds wrong with a file, without its name."""
     command = ["findmnt", "--verify", "--tab-file", fstab]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = ran(command)
     said = answer.stdout + answer.stderr
     return [line.strip() for line in said.splitlines() if line.strip().startswith("[E]")]
 

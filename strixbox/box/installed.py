@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any
+
+from strixbox.box._output import ran
 
 FORM = "${Package}\t${Architecture}\t${db:Status-Abbrev}\t${Version}\n"
 
@@ -27,8 +28,7 @@ def installed(names: list[str], query: str) -> dict[str, dict[str, Any]]:
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """``{"packages"}``; the hold is dpkg's own, since apt-mark needs sources that can be read."""
     command = ["dpkg-query", "--show", f"--showformat={FORM}", "dpkg", *query["packages"]]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return installed(query["packages"], answer.stdout)
+    return installed(query["packages"], ran(command).stdout)
 
 
 if __name__ == "__main__":

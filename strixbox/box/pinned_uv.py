@@ -49,6 +49,7 @@ def install(where: str, order: dict[str, Any]) -> None:
         env={**os.environ, "TMPDIR": where},
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     if answer.returncode != 0:

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from strixbox.box._output import ran
+
 LISTS = "/var/lib/apt/lists"
 STATUS = "/var/lib/dpkg/status"
 ETC = "/etc/apt"
@@ -36,10 +38,7 @@ class Trouble(Exception):
 
 def run(words: list[str], config: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program of apt's or dpkg's."""
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    if config is not None:
-        environment["APT_CONFIG"] = config
-    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    return ran(words, **({} if config is None else {"APT_CONFIG": config}))
 
 
 def complaint(answer: subprocess.CompletedProcess[str]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from typing import Any
+
+from strixbox.box._output import ran
 
 # A removal needs no source: with AMD's old ones beside ours apt may not even be able to read them.
 NO_SOURCES = ("Dir::Etc::SourceList=/dev/null", "Dir::Etc::SourceParts=/dev/null")
@@ -25,17 +25,8 @@ def removed(output: str) -> list[str]:
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"packages"}`` -> what would go, or what apt said where it refuses."""
     options = [word for option in (*NO_SOURCES, *IN_MEMORY) for word in ("-o", option)]
-    answer = subprocess.run(
-        [
-            *("apt-get", "--simulate", "--no-auto-remove", "--allow-change-held-packages"),
-            *options,
-            *("purge", *query["packages"]),
-        ],
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ("apt-get", "--simulate", "--no-auto-remove", "--allow-change-held-packages")
+    answer = ran([*words, *options, "purge", *query["packages"]])
     said = answer.stderr.strip() if answer.returncode else None
     return {"removed": removed(answer.stdout), "refused": said}
 

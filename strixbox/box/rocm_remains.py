@@ -119,7 +119,9 @@ def keyrings(*patterns: str) -> dict[str, list[str]]:
 
 def output(*words: str) -> str:
     """What a program of dpkg's says."""
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        words, capture_output=True, text=True, errors="replace", check=False
+    ).stdout
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def text(path: str) -> str:
 def output(*words: str) -> str:
     """Output of a program, empty where there is none."""
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout

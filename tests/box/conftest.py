@@ -29,6 +29,15 @@ NO_FOOT: dict[str, Any] = {
     **{"paths": [], "inside": [], "known": {}, "kept": [], "units": [], "packages": [], "user": ME},
     **dict.fromkeys(("mount", "fstab", "bashrc", "backups"), "/none"),
 }
+# What survey.py is asked about, of a box that has none of it.
+SURVEY: dict[str, Any] = {
+    "user": "nobody-here",
+    "home": "/no/home",
+    "port": 1,
+    "service": "none.service",
+    "seal": "/none",
+    "directories": ["/etc/passwd/x"],
+}
 
 
 def _python_for_other() -> str | None:

@@ -23,7 +23,7 @@ from strixbox.box import (
     rocm_remains,
 )
 from strixbox.box.removal import removed
-from tests.box.conftest import asked, started
+from tests.box.conftest import NO_FOOT, SURVEY, asked, started
 from tests.lab.content import armoured, gpg_key
 from tests.lab.debs import Deb, Repository
 
@@ -87,7 +87,8 @@ def test_an_entry_of_the_loaders_is_told_with_its_directories(tmp_path: Path) ->
 def test_owners_are_dpkgs_packages() -> None:
     said = (
         "rocm-core, hipcc:amd64, hsa-rocr:i386: /opt/rocm-6.4.1\n"
-        "diversion by x from: /opt/rocm\nrocm-core: /etc/ld.so.conf.d/10: odd.conf\n"
+        "diversion by x from: /opt/rocm\nlocal diversion from: /opt/rocm\n"
+        "local diversion to: /opt/rocm.mine\nrocm-core: /etc/ld.so.conf.d/10: odd.conf\n"
     )
     assert path_owners.owners(said, "amd64") == {
         "/opt/rocm-6.4.1": ["rocm-core", "hipcc", "hsa-rocr:i386"],
@@ -113,6 +114,30 @@ def test_what_is_installed_is_of_the_boxs_own_architecture_and_held_by_dpkg() ->
         "c": {"version": None, "held": False},
         "d": {"version": None, "held": False},
     }
+
+
+@pytest.mark.parametrize(
+    ("program", "query"),
+    [
+        ("rocm_remains", {}),
+        ("path_owners", {"paths": ["/opt/rocm"]}),
+        ("installed", {"packages": ["rocm-core"]}),
+        ("removal", {"packages": ["rocm-core"]}),
+        ("rehearsal", {"install": ["rocm-core"], "recommends": True, "apart": None}),
+        ("footprint", NO_FOOT),
+        ("survey", SURVEY),
+    ],
+)
+def test_a_name_in_latin_1_stops_no_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, query: dict[str, Any]
+) -> None:
+    tabs = r"\t" * (3 if program == "installed" else 4)
+    for name in ("dpkg", "dpkg-query", "apt-get", "apt-mark", "systemctl"):
+        said = tmp_path / name
+        said.write_text(f"#!/bin/sh\nprintf 'J\\366rg{tabs}\\n'\n")
+        said.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    asked(program, query)
 
 
 # --- a rehearsal ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 from strixbox.box import _disk, _openpgp, apt_key, environments, rocm_remains, survey, user_nodes
 from strixbox.box._records import recorded
 from strixbox.box._units import shown
-from tests.box.conftest import ME, OTHER, asked, hear, hold, needs_root, started
+from tests.box.conftest import ME, OTHER, SURVEY, asked, hear, hold, needs_root, started
 
 
 def gpg(home: Path, *words: str) -> bytes:
@@ -310,15 +310,7 @@ def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
 
 
 def test_the_survey_copes_with_any_machine() -> None:
-    query = {
-        "user": "nobody-here",
-        "home": "/no/home",
-        "port": 1,
-        "service": "none.service",
-        "seal": "/none",
-        "directories": ["/etc/passwd/x"],
-    }
-    told = asked("survey", query)
+    told = asked("survey", SURVEY)
     assert told["home"] is None
     assert told["closed"] == []
     assert told["memory"] > 0

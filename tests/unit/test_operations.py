@@ -122,6 +122,18 @@ def test_what_root_makes_can_be_read_whatever_the_umask(
     assert json.loads(told)[str(path)]["kind"] == "file"
 
 
+def test_whatever_language_the_box_has_programs_speak_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = FakeBox("022", str(tmp_path), monkeypatch)
+    for name in ("LC_ALL", "LANG", "LC_MESSAGES"):
+        monkeypatch.setenv(name, "de_DE.ISO-8859-1")
+    assert box.execute(Run("sh", "-c", f"echo $LC_ALL > {tmp_path}/seen", mend=""))
+    assert (tmp_path / "seen").read_text() == "C.UTF-8\n"
+    monkeypatch.setattr(programs, "source", lambda program: "import os; print(os.getenv('LC_ALL'))")
+    assert box.output(read("any", {})) == "C.UTF-8\n"
+
+
 def test_a_command_holds_the_lock_of_writers_and_keeps_its_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
