@@ -168,7 +168,7 @@ class Leftovers(BoxFact[list[dict[str, Any]]]):
 
 
 class Busy(BoxFact[list[str]]):
-    """Which of some directories a living process runs from or has open."""
+    """Which of some directories a process runs from or has open, or something is mounted in."""
 
     def command(self, paths: tuple[str, ...]) -> Question:
         """Ask /proc about ``paths``."""

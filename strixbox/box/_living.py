@@ -1,9 +1,22 @@
-"""Part of programs: what living processes have open, so that it is not taken from under them."""
+"""Part of programs: what processes have open and what is mounted, so that neither is taken away."""
 
 from __future__ import annotations
 
 import glob
 import os
+
+from strixbox.box._fstab import unescape
+
+
+def used() -> set[str]:
+    """What living processes have open, and mount points: all that must not be taken away."""
+    return open_paths() | mount_points()
+
+
+def mount_points() -> set[str]:
+    """Where something is mounted."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        return {unescape(line.split()[4]) for line in stream}
 
 
 def open_paths() -> set[str]:
@@ -25,7 +38,12 @@ def open_paths() -> set[str]:
     return found
 
 
-def is_busy(path: str, opened: set[str]) -> bool:
-    """Whether somebody has ``path``, or anything below it, open."""
+def is_busy(path: str, taken: set[str]) -> bool:
+    """Whether ``path``, or anything below it, is among what is taken."""
+    return bool(within(path, taken))
+
+
+def within(path: str, taken: set[str]) -> list[str]:
+    """What of ``taken`` is ``path`` or below it."""
     real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-    return any(found == real or found.startswith(f"{real}/") for found in opened)
+    return sorted(found for found in taken if found == real or found.startswith(f"{real}/"))

@@ -1,4 +1,4 @@
-"""Reader: which of some directories a living process runs from, stands in or has open."""
+"""Reader: which of some directories a process runs from or has open, or a mount is in."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import sys
 from typing import Any
 
-from strixbox.box._living import is_busy, open_paths
+from strixbox.box._living import is_busy, used
 
 
 def main(query: dict[str, Any]) -> list[str]:
     """``{"paths": [...]}`` -> those that are busy."""
-    opened = open_paths()
-    return [path for path in query["paths"] if is_busy(path, opened)]
+    taken = used()
+    return [path for path in query["paths"] if is_busy(path, taken)]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from strixbox.box._account import acting_as
 from strixbox.box._backups import MARK, entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._fstab import ours, unescape
+from strixbox.box._living import mount_points, within
 from strixbox.box._output import ran
 from strixbox.box._regular import regular
 from strixbox.box._units import shown
@@ -97,6 +98,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         # One that its owner had there is not private to the account.
         mounts = [unescape(line.split()[4]) for line in stream if "mode=700,uid=" in line]
+    others = mount_points() - ({mount} if mount in mounts else set())
     # Where a directory of ours is a link, its removal would leave all that is behind it.
     behind = [path for path in query["inside"] if os.path.islink(os.path.dirname(path))]
     kept = holding(query["kept"])
@@ -115,6 +117,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "units": units,
         "held": sorted(set(held.stdout.split()) & set(query["packages"])),
         "mounted": mount in mounts,
+        "mounts": sorted({found for path in paths for found in within(path, others)}),
         "fstab": any(ours(line) for line in _read(query["fstab"]).splitlines()),
         "bashrc": any(mark in bashrc for mark in (BEGIN, END)),
         "waiting": waiting(query["backups"], query["paths"], paths),

@@ -23,8 +23,7 @@ from typing import Any
 
 from strixbox.box._account import acting_as
 from strixbox.box._atomic import ASIDE
-from strixbox.box._fstab import unescape
-from strixbox.box._living import is_busy, open_paths
+from strixbox.box._living import is_busy, used
 
 PART, TAG = ".part", ".part.etag"
 # pyinfra 3.10 gives sudo its password by such a file (connectors/util.py, ASKPASS_COMMAND); the
@@ -196,12 +195,6 @@ def size(path: str) -> int:
                 part = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 seen[part.st_dev, part.st_ino] = part.st_blocks * 512
     return sum(seen.values())
-
-
-def used() -> set[str]:
-    """What living processes have open, and mount points."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        return open_paths() | {unescape(line.split()[4]) for line in stream}
 
 
 def described(kind: str, path: str, owners: set[int]) -> dict[str, Any] | None:

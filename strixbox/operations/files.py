@@ -142,6 +142,15 @@ def missing_paths(paths: tuple[str, ...]) -> list[str]:
     return [path for path in paths if states[path]["kind"] == "absent"]
 
 
+def removing(*paths: str) -> Run:
+    """The command that removes trees of ours; what is mounted below one of them stays."""
+    return Run(
+        *("rm", "-rf", "--one-file-system", "--", *paths),
+        mend="rm's words are above: unmount what is mounted there (findmnt -R), or take off the"
+        " attribute that keeps it (lsattr), then run again.",
+    )
+
+
 def placing(files: tuple[BoxFile, ...], directories: tuple[BoxDirectory, ...] = ()) -> Run:
     """The command that puts these files and directories in place."""
     return write(

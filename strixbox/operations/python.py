@@ -22,6 +22,7 @@ from strixbox.layout import BUILDER, CACHE, LOCKS, OPT, RECORDS, WHEELS
 from strixbox.locks import lock_text, pins
 from strixbox.nodes import unmet
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.files import removing
 from strixbox.programs import Run, write
 from strixbox.release import Release, file_name, overrides
 
@@ -176,7 +177,7 @@ def python_environment(release: Release) -> Steps:
     if needs.anew:
         # What was installed for the user's nodes goes with it, and so does the proof.
         yield Run("rm", "-f", node_record(release), release.seal, mend="")
-        yield Run("rm", "-rf", venv, mend="")
+        yield removing(venv)
     yield handed_over(release, build=True)
     if needs.anew:
         yield _new_venv(python, venv, builder)
@@ -218,7 +219,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         return
     say(f"{path}: Python {python.version}, {len(wanted if anew else wrong)} packages to install")
     if anew:
-        yield Run("rm", "-rf", path, mend="")
+        yield removing(path)
         yield _new_venv(python, path, ())
     yield Run("touch", marker, mend="")
     yield _install_lock(python, path, lock, (), damaged, byte_code=False)

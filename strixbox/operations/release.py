@@ -14,7 +14,7 @@ from strixbox.facts import Busy, FileStates, Seal, Service, UserNodes
 from strixbox.generation import Generation
 from strixbox.layout import BACKUPS, CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
 from strixbox.operations.base import BoxTrouble, Steps, ask, ask_early, box_operation, say
-from strixbox.operations.files import difference, file_is_right, placing, show_diff
+from strixbox.operations.files import difference, file_is_right, placing, removing, show_diff
 from strixbox.operations.python import compiled, environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
@@ -172,7 +172,10 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
     doomed = superfluous(service["releases"], release.id, cfg.comfyui.keep_releases, answered)
     busy = ask(Busy, paths=tuple(f"{RELEASES}/{name}" for name in doomed)) if doomed else []
     for path in busy:
-        say(f"{path} stays for now: a process runs from it (lsof +D {path} names it)")
+        say(
+            f"{path} stays for now: a process runs from it (lsof +D {path} names it), or something"
+            " is mounted in it (findmnt)"
+        )
     doomed = [name for name in doomed if f"{RELEASES}/{name}" not in busy]
     # The seal goes first: half a release must not look like one to go back to.
     paths = [f"{RELEASES}/{name}{part}" for name in doomed for part in ("/release.json", "")]
@@ -188,7 +191,7 @@ def old_releases_removed(cfg: Config, release: Release) -> Steps:
         return
     for path in paths:
         say(f"remove {path}")
-        yield Run("rm", "-rf", "--", path, mend="")
+        yield removing(path)
 
 
 def superfluous(

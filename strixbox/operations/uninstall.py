@@ -34,7 +34,8 @@ from strixbox.layout import (
 )
 from strixbox.leftovers import UV_CACHE, query, strays
 from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, ask_remains, check_removal
-from strixbox.operations.base import Steps, ask, box_operation, say
+from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
+from strixbox.operations.files import removing
 from strixbox.operations.python import is_builder
 from strixbox.operations.shell import bashrc
 from strixbox.programs import Run, write
@@ -84,12 +85,32 @@ def stopped_units(cfg: Config, purge_rocm: bool) -> Steps:
     + purge_rocm: whether AMD's packages shall go; where they cannot, the server runs on
     """
     amd_packages(cfg, purge_rocm)
-    units = ask_footprint(cfg)["units"]
+    foot = ask_footprint(cfg)
+    refuse_mounts(foot)
+    units = foot["units"]
     if not units:
         host.noop("no unit of strixbox is on the box")
         return
     say(f"stop and disable {', '.join(units)}")
-    yield Run("systemctl", "disable", "--now", "--quiet", *units, mend="")
+    yield Run(
+        *("systemctl", "disable", "--now", "--quiet", *units),
+        mend=f"A unit could not be stopped; see systemctl status {units[0]}, then run again.",
+    )
+
+
+def refuse_mounts(foot: dict[str, Any]) -> None:
+    """Stop where something is mounted below what is to be removed: it would be emptied.
+
+    + foot: what the fact Footprint tells
+
+    Raises:
+        BoxTrouble: naming every such mount.
+    """
+    if foot["mounts"]:
+        raise BoxTrouble(
+            f"{', '.join(foot['mounts'])} is mounted where strixbox is to be removed; nothing was"
+            f" removed. Run 'sudo umount {foot['mounts'][-1]}' on the box, then run again."
+        )
 
 
 def amd_packages(cfg: Config, purge_rocm: bool) -> tuple[str, ...]:
@@ -139,6 +160,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     on the box stays.
     """
     foot = ask_footprint(cfg)
+    refuse_mounts(foot)
     packages = amd_packages(cfg, purge_rocm)
     builder = is_builder(ask(Account, user=BUILDER))
     asked = query(cfg)
@@ -184,7 +206,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         yield write("retire", {"paths": theirs, "backups": BACKUPS, "why": why})
     if foot["paths"]:
         say(f"remove {', '.join(foot['paths'])}")
-        yield Run("rm", "-rf", "--", *foot["paths"], mend="")
+        yield removing(*foot["paths"])
     if edited:
         yield write(
             "give_back",

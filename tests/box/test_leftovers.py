@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 from pyinfra.connectors.util import ASKPASS_COMMAND, SUDO_ASKPASS_ENV_VAR
 
 from strixbox.box import leftovers
-from tests.box.conftest import ME, OTHER, asked, needs_root, started
+from strixbox.programs import source
+from tests.box.conftest import ME, NO_FOOT, OTHER, asked, needs_root, started
 
 
 @pytest.fixture
@@ -26,6 +28,15 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "tmp").chmod(0o1777)
     return tmp_path
+
+
+@pytest.fixture
+def unshared() -> list[str]:
+    """Words before a command whose mounts are its own."""
+    words = ["unshare", "--mount"]
+    if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this account may mount nothing")
+    return words
 
 
 def query(box: Path, home: Path | None = None, user: str = ME) -> dict[str, Any]:
@@ -140,6 +151,24 @@ def test_a_release_that_a_process_runs_from_is_busy(tmp_path: Path) -> None:
         process.stdout.readline()
         assert asked("busy", {"paths": paths}) == paths[:1]
     assert asked("busy", {"paths": paths}) == []
+
+
+def test_a_release_with_a_mount_in_it_is_busy(tmp_path: Path, unshared: list[str]) -> None:
+    disk, mine = tmp_path / "one" / "venv" / "disk", made(tmp_path / "mine" / "photo")
+    disk.mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    paths = [str(tmp_path / name) for name in ("one", "two")]
+    foot = NO_FOOT | {"paths": paths}
+    # A bind mount of the same disk: --one-file-system would not see it.
+    script = f"mount --bind {mine.parent} {disk} && " + " && ".join(
+        shlex.join([sys.executable, "-I", "-c", source(program), json.dumps(query)])
+        for program, query in (("busy", {"paths": paths}), ("footprint", foot))
+    )
+    told = subprocess.run(
+        [*unshared, "sh", "-c", script], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert json.loads(told[0]) == paths[:1]
+    assert json.loads(told[1])["mounts"] == [str(disk)]
 
 
 def test_half_built_releases_and_generations_are_told_apart(box: Path) -> None:

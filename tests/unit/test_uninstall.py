@@ -13,7 +13,7 @@ from strixbox.operations.python import BUILDER, GECOS
 from tests.unit.conftest import StandInBox, commands, told
 
 EMPTY: dict[str, Any] = {
-    **dict.fromkeys(("paths", "kept", "strangers", "units", "held", "waiting"), ()),
+    **dict.fromkeys(("paths", "kept", "strangers", "units", "mounts", "held", "waiting"), ()),
     **{"links": {}, "mounted": False, "fstab": False, "bashrc": False},
 }
 
@@ -49,3 +49,19 @@ def test_only_the_account_that_a_deploy_made_is_removed(
 ) -> None:
     box.answers[facts.Account] = {"exists": True, "uid": uid, "gecos": gecos}
     assert any(f"userdel {BUILDER}" in line for line in lines(cfg)) is goes
+
+
+def test_what_is_mounted_below_what_goes_stops_it_before_anything_is_removed(
+    box: StandInBox, cfg: Config
+) -> None:
+    box.answers[facts.Footprint] = EMPTY | {
+        "paths": ["/opt/strixbox"],
+        "units": ["comfyui.service"],
+        "mounts": ["/opt/strixbox/releases/disk"],
+    }
+    for operation in (uninstall.stopped_units, uninstall.uninstalled):
+        (refusal,) = commands(operation, cfg=cfg, purge_rocm=False)
+        assert "sudo umount /opt/strixbox/releases/disk" in getattr(refusal, "sentence", "")
+    box.answers[facts.Footprint] |= {"mounts": []}
+    (removal,) = (line for line in lines(cfg) if line.startswith("rm "))
+    assert removal == "rm -rf --one-file-system -- /opt/strixbox"
