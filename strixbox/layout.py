@@ -12,6 +12,10 @@ LIB = f"{OPT}/lib"  # programs that stay on the box
 BIN = f"{OPT}/bin"  # launch scripts
 LOCKS = f"{OPT}/locks"  # hashed requirement locks
 RELEASES = f"{OPT}/releases"
+# Names of releases and generations, as glob and as regular expression: what has another name there,
+# as a copy that somebody made of a release, is not ours.
+RELEASE_ID = "[0-9a-f]" * 12
+GENERATION_ID = f"{RELEASE_ID}-" + "[0-9a-f]" * 8
 CURRENT = f"{OPT}/current"  # link to the release that runs
 GENERATIONS = "/var/lib/strixbox/generations"  # releases with the files they were run with
 IN_USE = f"{GENERATIONS}/in-use"  # link to the one that answered last

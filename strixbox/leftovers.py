@@ -16,11 +16,13 @@ from strixbox.layout import (
     COMMAND,
     CURRENT,
     ETC,
+    GENERATION_ID,
     GENERATIONS,
     LIB,
     LOCKS,
     NODES,
     OPT,
+    RELEASE_ID,
     RELEASES,
     STATE,
     WHEELS,
@@ -34,14 +36,15 @@ UNITS = "/etc/systemd/system"
 UV_CACHE = UV_ENVIRONMENT["UV_CACHE_DIR"]
 # Nothing else fills these directories, and they are small.
 TREES = (ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES, GENERATIONS)
+OURS = f"{RELEASES}/{RELEASE_ID}"
 ASIDES = (
     *(f"{folder}/*{ASIDE}" for folder in (OPT, f"{OPT}/uv", STATE, BACKUPS)),
-    *(f"{release}/*{ASIDE}" for release in (f"{RELEASES}/*", f"{RELEASES}/*/nodes")),
+    *(f"{release}/*{ASIDE}" for release in (OURS, f"{OURS}/nodes")),
     f"/opt/*{ASIDE}",  # a tree of an older ROCm on its way to the backups
     *(f"{UNITS}/{unit}.service{ASIDE}" for unit in ("comfyui", "strixbox-*")),
     *(f"{path}{ASIDE}" for path in (KEY, PIN, SOURCE, COMMAND, "/etc/tmpfiles.d/strixbox.conf")),
     # git's own, in checkouts that are ours: a git that was killed leaves them.
-    *(f"{RELEASES}/*/{code}/.git/*.lock" for code in ("ComfyUI", "nodes/*")),
+    *(f"{OURS}/{code}/.git/*.lock" for code in ("ComfyUI", "nodes/*")),
     *(f"{folder}/.tmp*" for folder in (UV_CACHE, f"{UV_CACHE}/*")),  # uv's own
 )
 PREFIXES = ("strixbox-apt-", "strixbox-proof-")  # in /tmp
@@ -74,8 +77,8 @@ def query(cfg: Config, begun: tuple[str, ...] = ()) -> dict[str, Any]:
         "asides": list(ASIDES),
         "edited": ["/etc/fstab"],
         "prefixes": list(PREFIXES),
-        "releases": RELEASES,
-        "generations": GENERATIONS,
+        "releases": OURS,
+        "generations": f"{GENERATIONS}/{GENERATION_ID}",
         "current": CURRENT,
         "wheels": WHEELS,
         "builder": BUILDER,

@@ -56,24 +56,24 @@ def matching(patterns: list[str]) -> Iterator[str]:
         yield from sorted(glob.glob(pattern))
 
 
-def unsealed(root: str) -> Iterator[str]:
+def unsealed(releases: str) -> Iterator[str]:
     """Releases that were not proved, or were and have to be again."""
-    for path in matching([f"{glob.escape(root)}/*"]):
+    for path in matching([releases]):
         if plain(path) and not os.path.lexists(f"{path}/release.json"):
             yield path
 
 
-def without_order(root: str) -> Iterator[str]:
+def without_order(generations: str) -> Iterator[str]:
     """Generations whose last file, which makes them whole, is not there."""
-    for path in matching([f"{glob.escape(root)}/*"]):
+    for path in matching([generations]):
         if plain(path) and not os.path.lexists(f"{path}/generation.json"):
             yield path
 
 
-def answered(root: str) -> set[str]:
+def answered(generations: str) -> set[str]:
     """Names of the releases that were in use once: they lost their seal, and are not half-built."""
     found = set()
-    for path in matching([f"{glob.escape(root)}/*/generation.json"]):
+    for path in matching([f"{generations}/generation.json"]):
         try:
             with open(path, encoding="utf-8") as stream:
                 release = os.path.basename(json.load(stream)["release"])

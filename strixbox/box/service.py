@@ -76,13 +76,10 @@ def answers_within(url: str, service: str, patience: float) -> bool:
     return True
 
 
-def releases(root: str) -> dict[str, int | None]:
+def releases(pattern: str) -> dict[str, int | None]:
     """When each release was sealed, in seconds since 1970, by name; None for an unsealed one."""
-    try:
-        names = sorted(os.listdir(root))
-    except OSError:
-        return {}
-    return {name: _sealed(os.path.join(root, name, "release.json")) for name in names}
+    paths = sorted(glob.glob(pattern))
+    return {os.path.basename(path): _sealed(os.path.join(path, "release.json")) for path in paths}
 
 
 def _sealed(path: str) -> int | None:
@@ -103,10 +100,10 @@ def pins(current: str) -> dict[str, Any] | None:
     return found
 
 
-def generations(root: str) -> list[dict[str, Any]]:
+def generations(pattern: str) -> list[dict[str, Any]]:
     """``id``, ``release``, ``answered``, ``stack`` and ``url`` of every generation kept."""
     found = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(root), "*", "generation.json"))):
+    for path in sorted(glob.glob(f"{pattern}/generation.json")):
         folder = os.path.dirname(path)
         if os.path.islink(folder):
             continue
@@ -127,11 +124,14 @@ def generations(root: str) -> list[dict[str, Any]]:
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """``{"service", "url", "current", "releases", "generations", "patience"}``."""
+    """``{"service", "url", "current", "in_use", "releases", "generations", "patience"}``.
+
+    ``releases`` and ``generations`` are patterns: what has another name there is somebody's.
+    """
     answered = answers_within(query["url"], query["service"], query["patience"])
     shown = unit(query["service"])
     current = query["current"]
-    in_use = os.path.join(query["generations"], "in-use")
+    in_use = query["in_use"]
     return {
         "loaded": shown.get("LoadState") == "loaded",
         "enabled": shown.get("UnitFileState") == "enabled",

@@ -12,7 +12,16 @@ from strixbox import launch
 from strixbox.config import Config
 from strixbox.facts import Busy, FileStates, Seal, Service, UserNodes
 from strixbox.generation import Generation
-from strixbox.layout import BACKUPS, CURRENT, GENERATIONS, IN_USE, RELEASES, SERVICE
+from strixbox.layout import (
+    BACKUPS,
+    CURRENT,
+    GENERATION_ID,
+    GENERATIONS,
+    IN_USE,
+    RELEASE_ID,
+    RELEASES,
+    SERVICE,
+)
 from strixbox.operations.base import BoxTrouble, Steps, ask, ask_early, box_operation, say
 from strixbox.operations.files import difference, file_is_right, placing, removing, show_diff
 from strixbox.operations.python import compiled, environment_needs
@@ -304,8 +313,9 @@ def ask_service(cfg: Config, patience: int = 0) -> dict[str, Any]:
         service=SERVICE,
         url=launch.url(cfg),
         current=CURRENT,
-        releases=RELEASES,
-        generations=GENERATIONS,
+        in_use=IN_USE,
+        releases=f"{RELEASES}/{RELEASE_ID}",
+        generations=f"{GENERATIONS}/{GENERATION_ID}",
         patience=patience,
     )
 

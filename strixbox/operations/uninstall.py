@@ -20,11 +20,13 @@ from strixbox.layout import (
     CHANGES,
     COMMAND,
     ETC,
+    GENERATION_ID,
     GENERATIONS,
     LIB,
     LOCKS,
     NODES,
     OPT,
+    RELEASE_ID,
     RELEASES,
     SERVICE,
     STATE,
@@ -59,7 +61,8 @@ INSIDE = (
 KNOWN = {
     OPT: r"(tools|boxtools|nodes|nodes-extra|lib|bin|locks|releases|current|uv)"
     f"({re.escape(ASIDE)})?",
-    RELEASES: r"[0-9a-f]{12}",
+    RELEASES: RELEASE_ID,
+    GENERATIONS: rf"(in-use|{GENERATION_ID})({re.escape(ASIDE)})?",
 }
 # Hours of the box, on its owner's behalf; the next deploy finds them where they are.
 KEPT = {

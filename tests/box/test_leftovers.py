@@ -16,6 +16,7 @@ import pytest
 from pyinfra.connectors.util import ASKPASS_COMMAND, SUDO_ASKPASS_ENV_VAR
 
 from strixbox.box import leftovers
+from strixbox.layout import GENERATION_ID, RELEASE_ID
 from strixbox.programs import source
 from tests.box.conftest import ME, NO_FOOT, OTHER, asked, needs_root, started
 
@@ -48,8 +49,8 @@ def query(box: Path, home: Path | None = None, user: str = ME) -> dict[str, Any]
         "asides": [f"{box}/opt/*.strixbox-new", f"{box}/opt/releases/*/code/.git/*.lock"],
         "edited": [f"{box}/fstab"],
         "prefixes": ["strixbox-apt-"],
-        "releases": f"{box}/opt/releases",
-        "generations": f"{box}/generations",
+        "releases": f"{box}/opt/releases/{RELEASE_ID}",
+        "generations": f"{box}/generations/{GENERATION_ID}",
         "current": f"{box}/opt/current",
         "wheels": f"{box}/wheels",
         "builder": "no-such-account",
@@ -173,24 +174,28 @@ def test_a_release_with_a_mount_in_it_is_busy(tmp_path: Path, unshared: list[str
 
 def test_half_built_releases_and_generations_are_told_apart(box: Path) -> None:
     releases, generations = box / "opt/releases", box / "generations"
-    for name in ("half", "used", "now"):
+    half, once, now, whole = (str(number) * 12 for number in range(4))
+    # Somebody's: a copy, notes, and a name that only looks like one of ours.
+    for name in (half, once, now, f"{half}.bak", "mine", half.replace("0", "F")):
         made(releases / name / "venv/python")
-    made(releases / "whole/release.json")
-    (box / "opt/current").symlink_to(releases / "now")
-    order = json.dumps({"release": str(releases / "used")}).encode()
-    made(generations / "used-1/generation.json", order)
-    made(generations / "used-1/answered")
-    made(generations / "half-1/files/etc/env")
-    (generations / "in-use").symlink_to(generations / "used-1")
+    made(releases / whole / "release.json")
+    (box / "opt/current").symlink_to(releases / now)
+    order = json.dumps({"release": str(releases / once)}).encode()
+    made(generations / f"{once}-00000001/generation.json", order)
+    made(generations / f"{once}-00000001/answered")
+    for name in (f"{half}-00000001", f"{half}-00000001.bak", "mine"):
+        made(generations / name / "files/etc/env")
+    (generations / "in-use").symlink_to(generations / f"{once}-00000001")
 
     found = told(box)
 
     assert {Path(p).name: e["used"] for p, e in found.items() if e["kind"] == "release"} == {
-        "half": False,
-        "used": True,
-        "now": True,
+        half: False,
+        once: True,
+        now: True,
     }
-    assert [Path(p).name for p, e in found.items() if e["kind"] == "generation"] == ["half-1"]
+    names = [Path(p).name for p, e in found.items() if e["kind"] == "generation"]
+    assert names == [f"{half}-00000001"]
 
 
 def test_downloads_are_ours_where_their_version_lies_beside_them(box: Path) -> None:
@@ -271,7 +276,7 @@ def test_what_another_account_owns_stays(box: Path) -> None:
     planted = [
         made(box / "etc/x.strixbox-new"),
         made(box / "tmp/strixbox-apt-x/file").parent,
-        made(box / "opt/releases/theirs/file").parent,
+        made(box / "opt/releases/0123456789ab/file").parent,
     ]
     for path in planted:
         shutil.chown(path, OTHER)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from strixbox.box import service
+from strixbox.layout import GENERATION_ID, RELEASE_ID
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,16 @@ def test_a_drop_in_that_starts_something_else_is_named(tmp_path: Path) -> None:
     paths = " ".join(f"{tmp_path}/{name}" for name in (*texts, "gone.conf"))
     assert service.other_commands(paths) == [f"{tmp_path}/mine.conf"]
     assert service.other_commands("") == []
+
+
+def test_only_what_has_a_name_of_ours_is_a_release_or_a_generation(tmp_path: Path) -> None:
+    ours = "0123456789ab"
+    for name in (ours, f"{ours}.bak", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "release.json").touch()
+    for name in (f"{ours}-01234567", f"{ours}-01234567.bak"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "generation.json").write_text('{"release": "/r"}')
+    assert service.releases(f"{tmp_path}/{RELEASE_ID}").keys() == {ours}
+    found = service.generations(f"{tmp_path}/{GENERATION_ID}")
+    assert [one["id"] for one in found] == [f"{ours}-01234567"]

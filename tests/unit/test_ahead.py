@@ -188,7 +188,7 @@ def test_what_is_asked_while_planning_is_asked_ahead_too(agent: Counting, tmp_pa
 
 def test_what_waits_for_something_is_asked_when_there_is_need(agent: Counting) -> None:
     query = {"service": "none.service", "url": "http://127.0.0.1:1/", "current": "/none"}
-    query |= {"releases": "/none", "generations": "/none"}
+    query |= {"in_use": "/none", "releases": "/none", "generations": "/none"}
     for patience in (0, 60):
         key = (Service, json.dumps(query | {"patience": patience}, sort_keys=True))
         ANSWERS[BOX].asked[key] = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
 from strixbox.config import Config
 from strixbox.generation import Generation
-from strixbox.layout import GENERATIONS, RELEASES, WHEELS
+from strixbox.layout import GENERATION_ID, GENERATIONS, RELEASE_ID, RELEASES, WHEELS
 from strixbox.leftovers import DAY, STALE, begun, dead, query, strays, with_room
 from strixbox.preflight import examine
 from strixbox.release import Release, file_name
@@ -92,6 +94,14 @@ def test_an_uninstall_clears_what_lies_outside_of_its_trees() -> None:
         found("download", "/home/x/ComfyUI/models/vae/m.part"),
     ]
     assert strays(left, ["/etc/strixbox"]) == (aside,)
+
+
+def test_ids_have_the_names_that_are_looked_for(cfg: Config, release: Release) -> None:
+    generation = Generation.of(cfg, release)
+    for name, pattern in ((release.id, RELEASE_ID), (generation.id, GENERATION_ID)):
+        assert re.fullmatch(pattern, name)
+        assert fnmatchcase(name, pattern)
+    assert not fnmatchcase(f"{release.id}.bak", RELEASE_ID)
 
 
 def test_both_tiers_are_looked_at(cfg: Config, data: dict[str, Any]) -> None:
