@@ -39,7 +39,8 @@ TREES = (ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES, GENERATIONS)
 OURS = f"{RELEASES}/{RELEASE_ID}"
 ASIDES = (
     *(f"{folder}/*{ASIDE}" for folder in (OPT, f"{OPT}/uv", STATE, BACKUPS)),
-    *(f"{release}/*{ASIDE}" for release in (OURS, f"{OURS}/nodes")),
+    # A checkout that is being made has a dot before its name (strixbox/box/checkout.py).
+    *(f"{folder}/{dot}*{ASIDE}" for folder in (OURS, f"{OURS}/nodes") for dot in ("", ".")),
     f"/opt/*{ASIDE}",  # a tree of an older ROCm on its way to the backups
     *(f"{UNITS}/{unit}.service{ASIDE}" for unit in ("comfyui", "strixbox-*")),
     *(f"{path}{ASIDE}" for path in (KEY, PIN, SOURCE, COMMAND, "/etc/tmpfiles.d/strixbox.conf")),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from glob import glob
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from strixbox.box._atomic import ASIDE
 from strixbox.config import Config
 from strixbox.generation import Generation
 from strixbox.layout import GENERATION_ID, GENERATIONS, RELEASE_ID, RELEASES, WHEELS
-from strixbox.leftovers import DAY, STALE, begun, dead, query, strays, with_room
+from strixbox.leftovers import ASIDES, DAY, STALE, begun, dead, query, strays, with_room
 from strixbox.preflight import examine
 from strixbox.release import Release, file_name
 from tests.unit.test_planners import GIB, GOOD, disks
@@ -102,6 +105,16 @@ def test_ids_have_the_names_that_are_looked_for(cfg: Config, release: Release) -
         assert re.fullmatch(pattern, name)
         assert fnmatchcase(name, pattern)
     assert not fnmatchcase(f"{release.id}.bak", RELEASE_ID)
+
+
+def test_a_checkout_that_was_being_made_is_looked_for(tmp_path: Path) -> None:
+    release = f"{tmp_path}{RELEASES}/0123456789ab"
+    left = {f"{release}/.ComfyUI{ASIDE}", f"{release}/nodes/.Node{ASIDE}", f"{release}/x{ASIDE}"}
+    for path in left:
+        Path(path).mkdir(parents=True)
+    patterns = (f"{tmp_path}{pattern}" for pattern in ASIDES)
+    # As the box does it: Path.glob knows no hidden names.
+    assert {path for pattern in patterns for path in glob(pattern)} == left  # noqa: PTH207
 
 
 def test_both_tiers_are_looked_at(cfg: Config, data: dict[str, Any]) -> None:
