@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,15 +103,7 @@ def purge_rocm(wanted: Rocm) -> Steps:
         check_removal(todo.packages)
         rehearse(todo, wanted)
         say(f"purge {', '.join(todo.packages)}")
-        if todo.held:
-            yield under_lock(
-                *("apt-mark", *NO_SOURCES, "unhold", *todo.held),
-                failed="The hold of old ROCm packages could not be taken off",
-            )
-        yield under_lock(
-            *(*APT, *NO_SOURCES, "purge", "--no-auto-remove", *todo.packages),
-            failed="Old ROCm packages could not be purged",
-        )
+        yield from purging(todo.packages, todo.held)
     # Some leftovers are only to be seen once the packages are gone.
     files = plan(ask_remains(wanted), wanted).files
     for path in files:
@@ -120,7 +112,25 @@ def purge_rocm(wanted: Rocm) -> Steps:
         yield write(
             "retire", {"paths": list(files), "backups": BACKUPS, "why": "left by an older ROCm"}
         )
-        yield Run("ldconfig", mend="")
+        yield Run("ldconfig", mend="See ldconfig's words above; free disk room, then run again.")
+
+
+def purging(packages: Sequence[str], held: Sequence[str]) -> Steps:
+    """The commands that take holds off and purge packages; of either there may be none.
+
+    + packages: those that go, as a simulation found that they can
+    + held: those whose hold is taken off before
+    """
+    if held:
+        yield under_lock(
+            *("apt-mark", *NO_SOURCES, "unhold", *held),
+            failed=f"The hold of {', '.join(held)} could not be taken off",
+        )
+    if packages:
+        yield under_lock(
+            *(*APT, *NO_SOURCES, "purge", "--no-auto-remove", *packages),
+            failed="ROCm packages could not be purged",
+        )
 
 
 def ask_remains(wanted: Rocm) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from strixbox.layout import (
     WHEELS,
 )
 from strixbox.leftovers import UV_CACHE, query, strays
-from strixbox.operations.apt import APT, INTERRUPTED, KEY, PIN, SOURCE, ask_remains, check_removal
+from strixbox.operations.apt import KEY, PIN, SOURCE, ask_remains, check_removal, purging
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import removing
 from strixbox.operations.python import is_builder
@@ -116,8 +116,8 @@ def refuse_mounts(foot: dict[str, Any]) -> None:
         )
 
 
-def amd_packages(cfg: Config, purge_rocm: bool) -> tuple[str, ...]:
-    """AMD's packages that go.
+def amd_packages(cfg: Config, purge_rocm: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """AMD's packages that go, and those of them that are held.
 
     + cfg: the box's settings
     + purge_rocm: whether they shall go
@@ -125,11 +125,13 @@ def amd_packages(cfg: Config, purge_rocm: bool) -> tuple[str, ...]:
     Raises:
         BoxTrouble: where others would go with them.
     """
+    if not purge_rocm:
+        return (), ()
     nothing = cfg.rocm.model_copy(update={"version": None})
-    packages = plan(ask_remains(nothing), nothing).packages if purge_rocm else ()
-    if packages:
-        check_removal(packages)
-    return packages
+    todo = plan(ask_remains(nothing), nothing)
+    if todo.packages:
+        check_removal(todo.packages)
+    return todo.packages, todo.held
 
 
 def ask_footprint(cfg: Config) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
     """
     foot = ask_footprint(cfg)
     refuse_mounts(foot)
-    packages = amd_packages(cfg, purge_rocm)
+    packages, held = amd_packages(cfg, purge_rocm)
     builder = is_builder(ask(Account, user=BUILDER))
     asked = query(cfg)
     left = strays(ask(Leftovers, query=asked), foot["paths"])
@@ -184,13 +186,9 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
         return
     if foot["held"]:
         say(f"no longer hold {', '.join(foot['held'])}")
-        yield Run("apt-mark", "unhold", *foot["held"], mend=INTERRUPTED)
     if packages:
         say(f"purge {', '.join(packages)}")
-        yield Run(
-            *(*APT, "purge", "--no-auto-remove", "--allow-change-held-packages", *packages),
-            mend=f"AMD's packages could not be purged; apt's words are above. {INTERRUPTED}",
-        )
+    yield from purging(packages, sorted({*foot["held"], *held}))
     if foot["mounted"]:
         say(f"unmount {cfg.tmpfs.path}")
         yield Run(

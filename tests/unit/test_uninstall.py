@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from strixbox import facts
 from strixbox.config import Config
 from strixbox.operations import base, uninstall
+from strixbox.operations.apt import PATIENCE
 from strixbox.operations.python import BUILDER, GECOS
 from tests.unit.conftest import StandInBox, commands, told
 
@@ -65,3 +67,26 @@ def test_what_is_mounted_below_what_goes_stops_it_before_anything_is_removed(
     box.answers[facts.Footprint] |= {"mounts": []}
     (removal,) = (line for line in lines(cfg) if line.startswith("rm "))
     assert removal == "rm -rf --one-file-system -- /opt/strixbox"
+
+
+def test_an_uninstall_waits_for_apts_locks_and_reads_no_source(
+    box: StandInBox, cfg: Config
+) -> None:
+    core = {"package": "rocm-core", "status": "ii", "version": "6.4.2.60402-120~24.04"}
+    blas = {"package": "rocblas", "status": "hi", "version": "4.4.1.60402-120~24.04"}
+    none: dict[str, Any] = {"sources": {}, "preferences": {}, "loader": [], "trees": []}
+    box.answers[facts.RocmRemains] = none | {"packages": [core, blas]}
+    box.answers[facts.PathOwners] = []
+    box.answers[facts.Removal] = {"removed": ["rocm-core", "rocblas"], "refused": None}
+    box.answers[facts.Footprint] = EMPTY | {"held": ["rocm-libs"]}
+
+    made = [line for line in lines(cfg, purge_rocm=True) if "apt-" in line]
+
+    orders = [json.loads(line[line.rindex('{"words"') :]) for line in made]
+    unhold, purge = (order["words"] for order in orders)
+    assert unhold[0] == "apt-mark"
+    assert unhold[-3:] == ["unhold", "rocblas", "rocm-libs"]
+    assert (purge[0], purge[-2:]) == ("apt-get", ["rocblas", "rocm-core"])
+    for order in orders:
+        assert order["patience"] == PATIENCE
+        assert "Dir::Etc::SourceParts=/dev/null" in order["words"]
