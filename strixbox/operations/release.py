@@ -101,10 +101,10 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
         say(f"{SERVICE}: {trouble}")
     if not in_use:
         say(f"{generation.path}: note that it answers and is in use")
-    if unkept or wrong:
-        # The generation before what it is put in place from. What others wrote in their places is
-        # copied to the backups by this command.
-        yield placing((*unkept, *wrong))
+    if unkept:
+        yield placing(unkept)
+    # Only this puts in place what is switched with the release: until then a boot finds the old
+    # one with its own flags. What others wrote there is copied to the backups by it.
     yield activating(generation.path, cfg.comfyui.start_timeout, restart=bool(troubles))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ class StandInBox:
 
     name = "box"
     current_op_hash = None
+    state = SimpleNamespace(config=SimpleNamespace(DIFF=False))
 
     def __init__(self, answers: dict[type[Any], Any]) -> None:
         self.answers = answers
