@@ -15,13 +15,17 @@ def beside(
     if os.path.lexists(aside):
         os.unlink(aside)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        if owner is not None:
-            os.fchown(descriptor, *owner)
-        os.fchmod(descriptor, mode)
-        stream.flush()
-        os.fsync(descriptor)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            stream.flush()
+            os.fsync(descriptor)
+    except OSError:
+        os.unlink(aside)  # on a full disk it takes room from others
+        raise
     return aside
 
 

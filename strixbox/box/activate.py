@@ -10,19 +10,24 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from strixbox.box._answering import unanswered
-from strixbox.box._atomic import beside, put
+from strixbox.box._atomic import beside, flush_directory, put
 from strixbox.box._backups import keep_foreign
 from strixbox.box._links import point
+from strixbox.box._listening import have, listening, processes
 from strixbox.box._output import ran
+from strixbox.box._retiring import put_by
 from strixbox.box._telling import tell
 from strixbox.box._units import unit_of
 
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
 # wrong with the GPU or a node ends it with the first work, not with the first answer.
 SETTLED = 2.0
+MEND = "free disk room or mend that (see dmesg), then run again"
 
 
 def systemctl(*words: str) -> str | None:
@@ -56,16 +61,56 @@ def generation(path: str) -> dict[str, Any] | None:
 
 
 def install(kept: dict[str, Any], backups: str) -> None:
-    """Put a generation's files where they belong, each by one rename; others' are kept first."""
-    for file in kept["files"]:
-        path = file["path"]
-        with open(f"{kept['path']}/files{path}", "rb") as stream:
-            content = stream.read()
-        if _is(path, content, int(file["mode"], 8)):
-            continue
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        keep_foreign(path, content, backups)
-        os.replace(beside(path, content, int(file["mode"], 8)), path)
+    """Put a generation's files where they belong, each by one rename; others' are kept first.
+
+    None is renamed before all are written: a full disk must not leave some of two generations.
+
+    Raises:
+        OSError: where one cannot be written.
+    """
+    ready: list[tuple[str, str]] = []
+    try:
+        for file in kept["files"]:
+            path = file["path"]
+            with open(f"{kept['path']}/files{path}", "rb") as stream:
+                content = stream.read()
+            if _is(path, content, int(file["mode"], 8)):
+                continue
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            if os.path.exists(path) and not os.path.isfile(path):
+                tell(f"what stood at {path} is kept as {put_by(path, backups, 'no file')}")
+            keep_foreign(path, content, backups)
+            ready.append((beside(path, content, int(file["mode"], 8)), path))
+        for aside, path in ready:
+            os.replace(aside, path)
+    except OSError:
+        for aside, _ in ready:
+            with suppress(OSError):
+                os.unlink(aside)
+        raise
+    for folder in {os.path.dirname(path) for _, path in ready}:
+        flush_directory(folder)
+
+
+def place(kept: dict[str, Any], order: dict[str, Any]) -> None:
+    """Put a generation's files in place, and have the link name its release."""
+    install(kept, order["backups"])
+    link = order["link"]
+    if not os.path.islink(link) or os.readlink(link) != kept["release"]:
+        point(link, kept["release"])
+
+
+def put_back(last: dict[str, Any], order: dict[str, Any]) -> str | None:
+    """Have the generation before in place again; None, or why it is not."""
+    try:
+        place(last, order)
+    except OSError as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _is(path: str, content: bytes, mode: int) -> bool:
@@ -101,6 +146,8 @@ def start(service: str, url: str, timeout: float) -> str | None:
                 f"the service ended after it had answered, and was started again: {_log(service)}"
             )
         reason = unanswered(url)
+        if reason is None and answered is None:
+            reason = elsewhere(service, url)
         now = time.monotonic() - begin
         if reason is None and answered is None and state == "active":
             answered, first = now, process
@@ -112,6 +159,17 @@ def start(service: str, url: str, timeout: float) -> str | None:
             tell(f"waiting for {url} since {waited:.0f} s")
         time.sleep(0.25)
     return f"{url} was not answered in {timeout} s ({reason}): " + _log(service)
+
+
+def elsewhere(service: str, url: str) -> str | None:
+    """Why an answer is not the service's: another program has its port; None where it may be."""
+    port = urlsplit(url).port or 80
+    sockets = listening(port)
+    own = processes(unit_of(service, "ControlGroup")["ControlGroup"])
+    seen = [have(process, sockets) for process in own]
+    if not sockets or not seen or any(one is not False for one in seen):
+        return None
+    return f"another program has port {port}: sudo ss -ltnp names it"
 
 
 def _log(service: str) -> str:
@@ -133,34 +191,54 @@ def main(order: dict[str, Any]) -> None:
     The generation is kept already. ``in_use`` is the link to the one in use, ``link`` that to its
     release.
     """
-    link, service, timeout = order["link"], order["service"], order["timeout"]
+    service, timeout = order["service"], order["timeout"]
     before = os.path.realpath(order["in_use"]) if os.path.islink(order["in_use"]) else None
     wanted = generation(order["generation"])
     if wanted is None:
         raise SystemExit(f"{order['generation']} is not whole; run the deploy again")
-    install(wanted, order["backups"])
-    if not os.path.islink(link) or os.readlink(link) != wanted["release"]:
-        point(link, wanted["release"])
+    last = generation(before) if before and before != wanted["path"] else None
+    try:
+        place(wanted, order)
+    except OSError as error:
+        unwritten(error, last, order)
     # What differs may be the script of a profile that is not in use: a picture is not cut for that.
     restart = order["restart"] or unit_of(service, "ActiveState")["ActiveState"] != "active"
     trouble = start(service, wanted["url"], timeout) if restart else known(service)
     if trouble is None:
-        answered(order, wanted["path"])
+        try:
+            answered(order, wanted["path"])
+        except OSError as error:
+            raise SystemExit(
+                f"{service} answers, but that could not be noted: {_reason(error)}; {MEND}"
+            ) from None
         return
-    last = generation(before) if before and before != wanted["path"] else None
     if last is None:
         raise SystemExit(
             f"{service} does not answer: {trouble};"
             f" see journalctl -u {service}, mend it and run again"
         )
-    install(last, order["backups"])
-    point(link, last["release"])
-    back = start(service, last["url"], timeout)
-    state = "is in use again" if back is None else f"does not answer either ({back})"
+    back = put_back(last, order)
+    if back is None:
+        back = start(service, last["url"], timeout)
+        state = "is in use again" if back is None else f"does not answer either ({back})"
+    else:
+        state = f"could not be put in place again ({back})"
     raise SystemExit(
         f"release {os.path.basename(wanted['release'])} does not answer: {trouble}; the release"
         f" before, {os.path.basename(last['release'])}, with its flags and variables, {state}"
     )
+
+
+def unwritten(error: OSError, last: dict[str, Any] | None, order: dict[str, Any]) -> NoReturn:
+    """Stop because a file cannot be written, with the generation before in its place again."""
+    state = MEND
+    if last is not None:
+        back = put_back(last, order)
+        if back is None:
+            known(order["service"])
+        held = "are in place" if back is None else f"could not be put in place again ({back})"
+        state = f"the files of the release before {held}; {MEND}"
+    raise SystemExit(f"{_reason(error)}; {state}")
 
 
 if __name__ == "__main__":

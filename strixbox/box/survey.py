@@ -18,6 +18,7 @@ from typing import Any
 
 from strixbox.box._account import acting_as
 from strixbox.box._disk import disk
+from strixbox.box._listening import listening
 from strixbox.box._regular import regular
 
 # pam_env.conf(5) has words of its own before the equals sign.
@@ -134,12 +135,7 @@ def overrides(home: str, root: str = "") -> list[str]:
 
 def listener(port: int) -> str | None:
     """Program that listens on the TCP port, None where nobody does."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in text(table).splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
+    inodes = listening(port)
     if not inodes:
         return None
     for descriptor in glob.glob("/proc/[0-9]*/fd/*"):
