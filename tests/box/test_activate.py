@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import activate
+from strixbox.box._atomic import put
 
 
 def test_the_note_of_an_answer_is_on_the_disk_before_it_has_its_name(
@@ -163,7 +164,7 @@ def test_what_cannot_even_be_put_back_is_told(
 def test_an_answer_that_cannot_be_noted_is_told(
     order: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activate, "put", failing(activate.put, "answered", errno.ENOSPC, 1))
+    monkeypatch.setattr(activate, "put", failing(put, "answered", errno.ENOSPC, 1))
     with pytest.raises(SystemExit, match=r"answers, but that could not be noted: .*No space"):
         activate.main(order)
     assert standing(order) == {"new"}

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strixbox.box import footprint, leftovers
+from strixbox.box import footprint
 from strixbox.box._backups import entries
 from strixbox.box._bashrc import BEGIN, END
+from strixbox.box._living import used
 from strixbox.box.bashrc_block import with_block
 from strixbox.box.fstab_entry import with_entry
 from strixbox.box.give_back import bashrc_before, give_back_bashrc
@@ -229,7 +230,7 @@ def test_any_mount_point_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         return io.StringIO(info) if path == "/proc/self/mountinfo" else real(path, *words, **named)
 
     monkeypatch.setattr("builtins.open", opened)
-    assert "/mnt/Größe x" in leftovers.used()
+    assert "/mnt/Größe x" in used()
     none = subprocess.CompletedProcess[str]([], 0, stdout="")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: none)
     assert footprint.main(NO_FOOT | {"mount": "/mnt/Größe x"})["mounted"]
