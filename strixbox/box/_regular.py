@@ -7,8 +7,8 @@ import os
 import stat
 
 
-def regular(path: str) -> tuple[bytes, os.stat_result]:
-    """Content of a regular file, and what is known of it.
+def regular(path: str, limit: int = -1) -> tuple[bytes, os.stat_result]:
+    """Content of a regular file, up to so many bytes, and what is known of it.
 
     Raises:
         OSError: where there is none; a pipe or a device might be waited for without end.
@@ -19,6 +19,6 @@ def regular(path: str) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", path)
         with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(), info
+            return stream.read(limit), info
     finally:
         os.close(descriptor)

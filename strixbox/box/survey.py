@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -62,6 +63,7 @@ OF_USER = (
 
 # What takes room, each perhaps on a disk of its own; ROCm is in /opt itself.
 PLACES = ("/opt", "/opt/strixbox", "/var/cache")
+LIMIT = 1 << 20  # bytes of a shell's file
 
 
 def text(path: str) -> str:
@@ -120,16 +122,23 @@ def gfx_targets() -> list[str]:
     return sorted(m.group(1) for m in found if m and m.group(1) != "0")
 
 
-def overrides(home: str, root: str = "") -> list[str]:
+def overrides(home: str, user: str, root: str = "") -> list[str]:
     """``file: line`` wherever HSA_OVERRIDE_GFX_VERSION is set outside of our own files."""
+    found = settings([root + path for path in FOR_ALL])
+    # As the account: what it put there leads no further than it may go itself.
+    with suppress(KeyError), acting_as(user):
+        found += settings([os.path.join(glob.escape(home), name) for name in OF_USER])
+    return found
+
+
+def settings(patterns: Sequence[str]) -> list[str]:
+    """The same in files by their patterns; what is no file might be read without end."""
     found = []
-    patterns = [root + path for path in FOR_ALL]
-    patterns += [os.path.join(glob.escape(home), name) for name in OF_USER]
     for path in (p for pattern in patterns for p in sorted(glob.glob(pattern))):
         with suppress(OSError):
-            content = regular(path)[0].decode(errors="replace")
-            for line in OVERRIDE.findall(BLOCK.sub("", content)):
-                found.append(f"{path}: {line.strip()}")
+            told = regular(path, LIMIT)[0].decode(errors="replace")
+            lines = OVERRIDE.findall(BLOCK.sub("", told))
+            found += [f"{path}: {line.strip()}" for line in lines]
     return found
 
 
@@ -259,7 +268,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "driver": known["amdgpu-dkms"],
         "firmware": known["linux-firmware"].partition(" ")[2],
         "mes": mes_firmware(),
-        "overrides": overrides(query["home"]),
+        "overrides": overrides(query["home"], query["user"]),
         "secure_boot": secure_boot(),
         "time": int(time.time()),
         "synchronised": synchronised(),

@@ -297,7 +297,7 @@ def test_an_override_is_found_wherever_it_is_set(tmp_path: Path, path: str, line
     file.parent.mkdir(parents=True)
     file.write_text(f"# {line}\n[Service]\n{line}\nexport OTHER=$HSA_OVERRIDE_GFX_VERSION\n")
     home = tmp_path / "anna [1]"  # a home is a name, not a pattern
-    assert survey.overrides(str(home), str(tmp_path)) == [f"{file}: {line}"]
+    assert survey.overrides(str(home), ME, str(tmp_path)) == [f"{file}: {line}"]
 
 
 def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
@@ -305,8 +305,32 @@ def test_an_override_is_found_outside_of_our_block(tmp_path: Path) -> None:
         f"# >>> strixbox >>>\nexport {SET}\n# <<< strixbox <<<\nexport {SET} \n"
     )
     os.mkfifo(tmp_path / ".zshenv")  # nobody ever writes into it
-    found = survey.overrides(str(tmp_path), str(tmp_path / "none"))
+    found = survey.overrides(str(tmp_path), ME, str(tmp_path / "none"))
     assert found == [f"{tmp_path}/.bashrc: export {SET}"]
+
+
+def test_what_the_user_put_in_a_shells_place_holds_nothing_up(tmp_path: Path) -> None:
+    home = tmp_path / "[a]"
+    (home / ".config/environment.d").mkdir(parents=True)
+    line = "export HSA_OVERRIDE_GFX_VERSION=11.0.0\n"
+    (home / ".bashrc").write_text(line)
+    (home / ".zshrc").write_text("# x\n" * survey.LIMIT + line)
+    (home / ".profile").symlink_to("/dev/zero")
+    os.mkfifo(home / ".bash_profile")
+    os.mkfifo(home / ".config/environment.d/gpu.conf")
+    told = asked("survey", SURVEY | {"home": str(home), "user": ME})["overrides"]
+    found = [text for text in told if text.startswith(str(tmp_path))]
+    assert found == [f"{home}/.bashrc: {line.strip()}"]
+
+
+@needs_root
+def test_a_shells_file_leads_no_further_than_its_owner_may_go(theirs: Path, secret: Path) -> None:
+    closed = secret.parent / "closed"
+    closed.write_text("export HSA_OVERRIDE_GFX_VERSION=1\n")
+    closed.chmod(0o600)
+    (theirs / ".bashrc").symlink_to(closed)
+    told = asked("survey", SURVEY | {"home": str(theirs), "user": OTHER})["overrides"]
+    assert [text for text in told if text.startswith(str(theirs))] == []
 
 
 def test_the_survey_copes_with_any_machine() -> None:
