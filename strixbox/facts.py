@@ -35,9 +35,11 @@ class FileStates(BoxFact[dict[str, dict[str, Any]]]):
 
     table = "paths"
 
-    def command(self, paths: tuple[str, ...], content: bool = True) -> Question:
-        """Ask about ``paths``, none of which is followed where it is a link."""
-        return read("file_states", {"paths": list(paths), "content": content})
+    def command(
+        self, paths: tuple[str, ...], content: bool = True, user: str | None = None
+    ) -> Question:
+        """Ask about ``paths`` as ``user`` (None: root); none is followed where it is a link."""
+        return read("file_states", {"paths": list(paths), "content": content, "user": user})
 
 
 class TreeEntries(BoxFact[dict[str, list[str]]]):
@@ -51,9 +53,9 @@ class TreeEntries(BoxFact[dict[str, list[str]]]):
 class FileText(BoxFact[str]):
     """Text of a file, empty where there is none; bytes that are no UTF-8 are replaced."""
 
-    def command(self, path: str) -> Question:
-        """Ask for the text of ``path``."""
-        return read("file_text", {"path": path})
+    def command(self, path: str, user: str | None = None) -> Question:
+        """Ask for the text of ``path``, which ``user`` can read (None: root)."""
+        return read("file_text", {"path": path, "user": user})
 
 
 class Checkouts(BoxFact[dict[str, dict[str, Any]]]):

@@ -1,6 +1,7 @@
 """Reader: what stands at each path, without following a link at its end.
 
 Of a link to a directory the directory is told as well: /opt/strixbox may be one to a larger disk.
+Files of a user's are looked at as that user: on a share that trusts no root, root sees nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 from functools import cache
 from typing import Any
 
+from strixbox.box._account import acting_as
+
 
 def state(path: str, content: bool = True) -> dict[str, Any]:
     """Kind, mode, owner and group of ``path``, with sha256 of a file or target of a link.
@@ -27,6 +30,10 @@ def state(path: str, content: bool = True) -> dict[str, Any]:
         info = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return {"kind": "absent"}
+    except OSError as error:
+        raise SystemExit(
+            f"{path} cannot be looked at: {error.strerror}; see who owns {os.path.dirname(path)}"
+        ) from None
     answer: dict[str, Any] = {
         "mode": format(stat.S_IMODE(info.st_mode), "o"),
         "owner": _user(info.st_uid),
@@ -73,8 +80,15 @@ def _group(gid: int) -> str:
 
 
 def main(query: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """``{"paths": [...], "content": bool}`` -> state by path."""
-    return {path: state(path, query.get("content", True)) for path in query["paths"]}
+    """``{"paths": [...], "content": bool, "user"}`` -> state by path; user None: root's own files.
+
+    Of an account that is not there, nothing is.
+    """
+    try:
+        with acting_as(query.get("user")):
+            return {path: state(path, query.get("content", True)) for path in query["paths"]}
+    except KeyError:
+        return {path: {"kind": "absent"} for path in query["paths"]}
 
 
 if __name__ == "__main__":

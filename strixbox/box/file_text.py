@@ -6,14 +6,19 @@ import json
 import sys
 from typing import Any
 
+from strixbox.box._account import acting_as
 from strixbox.box._regular import regular
 
 
 def main(query: dict[str, Any]) -> str:
-    """``{"path": ...}`` -> its text; empty where there is no such file, or something else."""
+    """``{"path", "user"}`` -> its text; empty where there is no such file, or something else.
+
+    A user's file is read as that user; user None: root's own.
+    """
     try:
-        return regular(query["path"])[0].decode(errors="replace")
-    except OSError:
+        with acting_as(query.get("user")):
+            return regular(query["path"])[0].decode(errors="replace")
+    except (OSError, KeyError):
         return ""
 
 

@@ -122,7 +122,7 @@ def user_directories(user: str, paths: tuple[str, ...]) -> Steps:
     + user: the account that owns the directories
     + paths: directories, parents first
     """
-    missing = missing_paths(paths)
+    missing = missing_paths(paths, user)
     if not missing:
         host.noop(f"{len(paths)} directories exist")
         return
@@ -133,12 +133,13 @@ def user_directories(user: str, paths: tuple[str, ...]) -> Steps:
     )
 
 
-def missing_paths(paths: tuple[str, ...]) -> list[str]:
+def missing_paths(paths: tuple[str, ...], user: str) -> list[str]:
     """Those that are not on the box.
 
     + paths: directories or files
+    + user: the account that owns them, and is asked: root may see less (FUSE, NFS)
     """
-    states = ask(FileStates, paths=paths)
+    states = ask(FileStates, paths=paths, user=user)
     return [path for path in paths if states[path]["kind"] == "absent"]
 
 

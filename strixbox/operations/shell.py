@@ -41,7 +41,7 @@ def bashrc_block(box: Box, lines: tuple[str, ...]) -> Steps:
     pyinfra's files.block replaces a linked .bashrc by a regular file.
     """
     path = bashrc(box)
-    text = ask(FileText, path=path)
+    text = ask(FileText, path=path, user=box.user)
     wanted = block(lines)
     if has_block(text, lines):
         host.noop(f"{path} has the block")

@@ -194,7 +194,7 @@ def folders(cfg: Config, release: Release) -> Row:
         if away:
             return Row("your directory", "WRONG", "; ".join(away))
         paths += (archive, *ground.tier_folders(archive))
-    missing = missing_paths(paths)
+    missing = missing_paths(paths, cfg.box.user)
     troubles = [f"not there: {_some(missing)}"] if missing else []
     return _row("your directory", f"{len(paths)} folders", troubles)
 
@@ -226,7 +226,7 @@ def tools(cfg: Config, release: Release) -> Row:
 def shell(cfg: Config, release: Release) -> Row:
     """The block in .bashrc."""
     path = bashrc(cfg.box)
-    right = has_block(ask(FileText, path=path), SHELL_LINES)
+    right = has_block(ask(FileText, path=path, user=cfg.box.user), SHELL_LINES)
     return _row("login shell", f"the block is in {path}", [] if right else [f"{path} lacks it"])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -19,6 +21,7 @@ import pytest
 from strixbox.box import _disk, _openpgp, apt_key, environments, rocm_remains, survey, user_nodes
 from strixbox.box._records import recorded
 from strixbox.box._units import shown
+from strixbox.programs import source
 from tests.box.conftest import ME, OTHER, SURVEY, asked, hear, hold, needs_root, started
 
 
@@ -321,6 +324,34 @@ def test_what_the_user_put_in_a_shells_place_holds_nothing_up(tmp_path: Path) ->
     told = asked("survey", SURVEY | {"home": str(home), "user": ME})["overrides"]
     found = [text for text in told if text.startswith(str(tmp_path))]
     assert found == [f"{home}/.bashrc: {line.strip()}"]
+
+
+@needs_root
+def test_files_are_looked_at_as_the_account_whose_they_are(theirs: Path, secret: Path) -> None:
+    mine = theirs / "mine"
+    mine.write_text("x")
+    shutil.chown(mine, OTHER)
+    mine.chmod(0o600)
+    (theirs / "link").symlink_to(secret)
+    query = {"paths": [str(mine), str(theirs / "none")], "user": OTHER}
+    told = asked("file_states", query)
+    assert [state["kind"] for state in told.values()] == ["file", "absent"]
+    assert asked("file_text", {"path": str(mine), "user": OTHER}) == "x"
+    assert asked("file_text", {"path": str(theirs / "link"), "user": OTHER}) == ""
+    # As on a share that is closed to who asks: a sentence, and no guess.
+    closed = {"paths": [str(secret.parent / "closed" / "x")], "user": OTHER}
+    secret.parent.chmod(0o700)
+    answer = subprocess.run(
+        [sys.executable, "-I", "-c", source("file_states"), json.dumps(closed)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "cannot be looked at: Permission denied; see who owns" in answer.stderr
+    assert asked("file_states", closed | {"user": "no-such-account"}) == {
+        closed["paths"][0]: {"kind": "absent"}
+    }
+    assert asked("file_text", {"path": str(mine), "user": "no-such-account"}) == ""
 
 
 @needs_root

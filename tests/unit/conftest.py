@@ -54,10 +54,12 @@ class StandInBox:
     def __init__(self, answers: dict[type[Any], Any]) -> None:
         self.answers = answers
         self.said: list[str] = []
+        self.asked: list[tuple[type[Any], dict[str, Any]]] = []
 
     def get_fact(self, fact: type[Any], **query: Any) -> Any:
         """The answer that the test gave; of paths, the same for each."""
         answer = self.answers[fact]
+        self.asked.append((fact, query))
         return dict.fromkeys(query["paths"], answer) if fact.table == "paths" else answer
 
     def log(self, text: str) -> None:

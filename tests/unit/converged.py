@@ -169,13 +169,15 @@ class ConvergedBox:
         self.asked.append(f"{fact.__name__} {json.dumps(query, sort_keys=True)}")
         return deepcopy(getattr(self, f"_{fact.__name__}")(**query))
 
-    def _FileStates(self, paths: tuple[str, ...], content: bool = True) -> Any:
+    def _FileStates(
+        self, paths: tuple[str, ...], content: bool = True, user: str | None = None
+    ) -> Any:
         return {path: self.states.get(path, {"kind": "absent"}) for path in paths}
 
     def _TreeEntries(self, roots: tuple[str, ...]) -> Any:
         return self.entries
 
-    def _FileText(self, path: str) -> Any:
+    def _FileText(self, path: str, user: str | None = None) -> Any:
         return self.texts.get(path, "")
 
     def _Checkouts(self, paths: tuple[str, ...]) -> Any:

@@ -21,16 +21,17 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 import strixbox.box
 import strixbox.operations
 from strixbox import programs
-from strixbox.config import Models
-from strixbox.facts import BoxFact, FileStates, Installed, VerifiedFiles
+from strixbox.config import Config, Models
+from strixbox.facts import BoxFact, FileStates, FileText, Installed, VerifiedFiles
 from strixbox.journal import JOURNALS, Journal
 from strixbox.layout import RUN
 from strixbox.models import Places, plan
-from strixbox.operations import base, files
+from strixbox.operations import base, files, shell
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation
 from strixbox.operations.files import strays
 from strixbox.programs import PYTHON, QUERY_LIMIT, Refusal, Run, in_parts, read, source, write
 from strixbox.tree import ROOT
+from tests.unit import conftest as stand_in
 
 
 def box_programs() -> list[str]:
@@ -269,6 +270,18 @@ def test_a_question_that_cannot_be_parted_is_trouble_of_this_box(
     monkeypatch.setattr(base, "host", StandInBox())
     with pytest.raises(BoxTrouble, match=r"Installed does not fit into one command: .*; name"):
         ask(Installed, packages=("x" * QUERY_LIMIT,))
+
+
+def test_what_is_the_users_is_asked_about_as_the_user(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = stand_in.StandInBox({FileStates: {"kind": "absent"}, FileText: ""})
+    for module in (base, files, shell):
+        monkeypatch.setattr(module, "host", box)
+    made = stand_in.commands(files.user_directories, user="anna", paths=("/home/anna/ComfyUI",))
+    made += stand_in.commands(shell.bashrc_block, box=cfg.box, lines=("x",))
+    assert len(made) == 2
+    assert [query["user"] for _, query in box.asked] == ["anna", "anna"]
 
 
 def test_a_defect_of_ours_fails_its_own_box_alone() -> None:
