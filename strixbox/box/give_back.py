@@ -128,8 +128,9 @@ def give_back_bashrc(order: dict[str, Any]) -> None:
         if before or kept is not None:
             replace(path, before)
         else:
-            # There was none: an empty one would be a file that nobody made.
-            os.unlink(order["bashrc"])
+            # There was none: an empty one would be a file that nobody made. Of a link that led
+            # nowhere the deploy made the target.
+            os.unlink(path)
     print(f"{order['bashrc']}: our block is gone", flush=True)
 
 

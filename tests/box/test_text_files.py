@@ -210,6 +210,19 @@ def test_a_bashrc_that_was_not_there_is_not_there_again(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="writes as the user, which only root can")
+def test_a_link_that_led_nowhere_leads_nowhere_again(tmp_path: Path) -> None:
+    link, target = tmp_path / ".bashrc", tmp_path / "dotfiles" / "bashrc"
+    target.parent.mkdir()
+    link.symlink_to("dotfiles/bashrc")
+    order = {"user": ME, "lines": ["export A=1"], "backups": str(tmp_path / "kept")}
+    assert started("bashrc_block", order | {"path": str(link)}).returncode == 0
+    assert target.read_bytes() == BLOCK
+    give_back_bashrc(order | {"bashrc": str(link)})
+    assert link.is_symlink()
+    assert not target.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes as the user, which only root can")
 def test_lines_that_somebody_wrote_into_our_block_are_kept_when_it_goes(tmp_path: Path) -> None:
     path, backups = tmp_path / ".bashrc", str(tmp_path / "kept")
     order = {"user": ME, "lines": ["export A=1"], "backups": backups, "bashrc": str(path)}
