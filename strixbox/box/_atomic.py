@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 ASIDE = ".strixbox-new"  # leftovers.py clears what bears it
+MENDS = {
+    errno.ENOSPC: "free disk room",
+    errno.EDQUOT: "free disk room or raise the quota",
+    errno.EROFS: "remount the file system writable (dmesg says why it is not)",
+    errno.EPERM: "take off what keeps it as it is (lsattr)",
+    errno.EACCES: "see who owns the directory",
+    errno.EIO: "see dmesg: the disk fails",
+}
+
+
+def mend(error: OSError) -> str:
+    """What to do about a file that could not be written."""
+    return MENDS.get(error.errno or 0, "see dmesg and what stands there (ls -ld)")
 
 
 def beside(

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from strixbox.box._answering import unanswered
-from strixbox.box._atomic import beside, flush_directory, put
+from strixbox.box._atomic import beside, flush_directory, mend, put
 from strixbox.box._backups import keep_foreign
 from strixbox.box._links import point
 from strixbox.box._listening import have, listening, processes
@@ -27,7 +27,6 @@ from strixbox.box._units import unit_of
 # Seconds that a server goes on after its first answer before it counts as one that runs: what is
 # wrong with the GPU or a node ends it with the first work, not with the first answer.
 SETTLED = 2.0
-MEND = "free disk room or mend that (see dmesg), then run again"
 
 
 def systemctl(*words: str) -> str | None:
@@ -209,7 +208,8 @@ def main(order: dict[str, Any]) -> None:
             answered(order, wanted["path"])
         except OSError as error:
             raise SystemExit(
-                f"{service} answers, but that could not be noted: {_reason(error)}; {MEND}"
+                f"{service} answers, but that could not be noted: {_reason(error)};"
+                f" {mend(error)}, then run again"
             ) from None
         return
     if last is None:
@@ -231,13 +231,13 @@ def main(order: dict[str, Any]) -> None:
 
 def unwritten(error: OSError, last: dict[str, Any] | None, order: dict[str, Any]) -> NoReturn:
     """Stop because a file cannot be written, with the generation before in its place again."""
-    state = MEND
+    state = f"{mend(error)}, then run again"
     if last is not None:
         back = put_back(last, order)
         if back is None:
             known(order["service"])
         held = "are in place" if back is None else f"could not be put in place again ({back})"
-        state = f"the files of the release before {held}; {MEND}"
+        state = f"the files of the release before {held}; {state}"
     raise SystemExit(f"{_reason(error)}; {state}")
 
 

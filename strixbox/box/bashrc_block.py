@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._atomic import beside
+from strixbox.box._atomic import beside, mend
 from strixbox.box._backups import keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._regular import regular
@@ -49,7 +49,9 @@ def main(order: dict[str, Any]) -> None:
             f"There is no account {order['user']} on the box; create it or set box_user"
         ) from None
     except OSError as error:
-        raise SystemExit(f"{path} was left alone: {error.strerror}; mend that, run again") from None
+        raise SystemExit(
+            f"{path} was left alone: {error.strerror}; {mend(error)}, then run again"
+        ) from None
 
 
 def found(path: str) -> tuple[bytes, os.stat_result | None]:

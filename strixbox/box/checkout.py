@@ -14,7 +14,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from strixbox.box._atomic import ASIDE, put
+from strixbox.box._atomic import ASIDE, mend, put
 from strixbox.box._backups import keep, new_copy, note
 from strixbox.box._git import foreign, git, git_bytes, loose, plain
 from strixbox.box._moving import discard
@@ -101,8 +101,8 @@ def main(order: dict[str, Any]) -> None:
         make(order["path"], order["url"], order["commit"], order["backups"])
     except OSError as error:
         raise SystemExit(
-            f"{error.filename or order['path']}: {error.strerror or error}; nothing is lost: free"
-            " disk room or mend that, then run again"
+            f"{error.filename or order['path']}: {error.strerror or error}; nothing is lost:"
+            f" {mend(error)}, then run again"
         ) from None
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any
 
+from strixbox.box._atomic import beside, flush_directory, mend
 from strixbox.box._backups import keep
 from strixbox.box._fstab import mount_point, ours
 from strixbox.box._output import ran
@@ -76,25 +77,25 @@ def main(order: dict[str, Any]) -> None:
     after = with_entry(before, order["path"], order["entry"])
     if after == before:
         return
-    aside = f"{fstab}.strixbox-new"
     try:
-        with open(aside, "wb") as stream:
-            stream.write(after)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chown(aside, info.st_uid, info.st_gid)
-        os.chmod(aside, info.st_mode & 0o7777)
-        new = [line for line in errors(aside) if line not in errors(fstab)]
+        owner = (info.st_uid, info.st_gid)
+        aside = beside(fstab, after, info.st_mode & 0o7777, owner)
+        known = errors(fstab)
+        new = [line for line in errors(aside) if line not in known]
         if new:
             os.unlink(aside)
-            raise SystemExit(f"{fstab} was left alone: findmnt says {new[0]} of the new entry")
+            raise SystemExit(
+                f"{fstab} was left alone: findmnt says {new[0]} of the new entry; set tmpfs_path to"
+                " another directory, or mend what it names, then run again"
+            )
         lines = before.splitlines()
         if is_kept(lines, order["path"]):
             keep(fstab, before, info, order["backups"], edited=True)
         os.replace(aside, fstab)
+        flush_directory(os.path.dirname(fstab))
     except OSError as error:
         raise SystemExit(
-            f"{fstab} was left alone: {error.strerror}; mend that and run again"
+            f"{fstab} was left alone: {error.strerror}; {mend(error)}, then run again"
         ) from None
     for line in lines:
         old = mount_point(line)

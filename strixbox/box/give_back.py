@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._atomic import beside
+from strixbox.box._atomic import beside, mend
 from strixbox.box._backups import entries, keep
 from strixbox.box._bashrc import BEGIN, END, parted, strange
 from strixbox.box._fstab import mount_point, ours
@@ -165,7 +165,7 @@ def main(order: dict[str, Any]) -> None:
         give_back_files(order)
     except OSError as error:
         raise SystemExit(
-            f"{error.filename}: {error.strerror}; nothing is lost: mend that and run again"
+            f"{error.filename}: {error.strerror}; nothing is lost: {mend(error)}, then run again"
         ) from None
 
 

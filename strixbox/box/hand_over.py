@@ -17,6 +17,8 @@ import sys
 import time
 from typing import Any
 
+from strixbox.box._atomic import mend
+
 ROUNDS = 100
 
 
@@ -99,7 +101,7 @@ def main(order: dict[str, Any]) -> None:
     except OSError as error:
         raise SystemExit(
             f"{path} could not be given to {order['builder'] if order['build'] else 'root'}:"
-            f" {error.strerror}; mend that and run again"
+            f" {error.strerror}; {mend(error)}, then run again"
         ) from None
 
 

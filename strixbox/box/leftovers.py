@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._atomic import ASIDE
+from strixbox.box._atomic import ASIDE, mend
 from strixbox.box._living import is_busy, used
 
 PART, TAG = ".part", ".part.etag"
@@ -288,8 +288,8 @@ def main(order: dict[str, Any]) -> None:
             continue
         except OSError as error:
             raise SystemExit(
-                f"{path}, which a dead run left, could not be removed: {error.strerror}; mend that"
-                " (see dmesg, lsattr) and run again"
+                f"{path}, which a dead run left, could not be removed: {error.strerror};"
+                f" {mend(error)}, then run again"
             ) from None
 
 

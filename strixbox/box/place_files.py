@@ -8,7 +8,6 @@ directory's place, is moved there.
 from __future__ import annotations
 
 import base64
-import errno
 import grp
 import json
 import os
@@ -16,7 +15,7 @@ import pwd
 import sys
 from typing import Any
 
-from strixbox.box._atomic import beside, flush_directory
+from strixbox.box._atomic import beside, flush_directory, mend
 from strixbox.box._backups import keep_foreign
 from strixbox.box._retiring import put_by
 
@@ -75,13 +74,8 @@ def main(order: dict[str, Any]) -> None:
             path = wanted["path"]
             place_file(wanted, order["backups"])
     except OSError as error:
-        mends = {
-            errno.ENOSPC: "free some disk room",
-            errno.EROFS: "the file system is read-only; remount it writable (see dmesg)",
-        }
-        mend = mends.get(error.errno or 0, "mend that")
         raise SystemExit(
-            f"{path} was not written: {error.strerror}; {mend} and run again"
+            f"{path} was not written: {error.strerror}; {mend(error)}, then run again"
         ) from None
 
 

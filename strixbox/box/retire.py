@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from strixbox.box._atomic import mend
 from strixbox.box._retiring import put_by
 
 
@@ -27,8 +28,8 @@ def main(order: dict[str, Any]) -> None:
                 put_by(path, order["backups"], order["why"], sha256(path))
         except OSError as error:
             raise SystemExit(
-                f"{path} could not be moved to {order['backups']}: {error.strerror or error}; free"
-                " disk room or mend that (see dmesg, lsattr), then run again"
+                f"{path} could not be moved to {order['backups']}: {error.strerror or error};"
+                f" {mend(error)}, then run again"
             ) from None
 
 

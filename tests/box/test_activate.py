@@ -129,7 +129,7 @@ def failing(function: Any, word: str, number: int, count: int) -> Any:
     ("function", "word", "number", "times", "told"),
     [
         ("beside", "etc/unit", errno.ENOSPC, 1, "are in place; free disk room"),
-        ("os.replace", "etc/unit", errno.EROFS, 1, "are in place; free disk room"),
+        ("os.replace", "etc/unit", errno.EROFS, 1, "are in place; remount the file system"),
         ("point", "current", errno.ENOSPC, 1, "are in place; free disk room"),
         ("beside", "etc/env", errno.ENOSPC, 9, "are in place; free disk room"),
     ],

@@ -9,6 +9,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -345,6 +346,35 @@ def test_what_is_put_by_never_takes_the_place_of_another_copy(
             kept.append((put_by(str(path), backups, "old"), f"{number} {path}"))
     assert [Path(copy).read_text() for copy, _ in kept] == [text for _, text in kept]
     assert kept[0][0].startswith(f"{backups}/20260102T030405Z-")
+
+
+def test_an_fstab_with_passwords_is_nobodys_to_read_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fstab = tmp_path / "fstab"
+    fstab.write_bytes(b"//nas/x /mnt/x cifs password=secret 0 0\n")
+    fstab.chmod(0o600)
+    seen: list[tuple[str, int]] = []
+    real = os.open
+
+    def opened(path: Any, flags: int, mode: int = 0o777, **words: Any) -> int:
+        descriptor = real(path, flags, mode, **words)
+        seen.append((Path(path).name, os.fstat(descriptor).st_mode & 0o777))
+        return descriptor
+
+    asked: list[str] = []
+
+    def errors(path: str) -> list[str]:
+        asked.append(path)
+        return []
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(fstab_entry, "errors", errors)
+    order = {"fstab": str(fstab), "path": PATH, "entry": ENTRY, "backups": str(tmp_path / "b")}
+    fstab_entry.main(order)
+    assert ("fstab.strixbox-new", 0o600) in seen
+    assert fstab.stat().st_mode & 0o777 == 0o600
+    assert asked == [str(fstab), f"{fstab}.strixbox-new"]
 
 
 def test_what_cannot_be_retired_is_a_sentence(

@@ -256,7 +256,10 @@ def test_a_pipe_a_link_and_a_planted_aside_lead_root_nowhere(theirs: Path, secre
     query = NO_FOOT | {"bashrc": str(path), "user": OTHER}
 
     os.mkfifo(path, 0o666)
-    assert "it is no regular file; mend that" in started("bashrc_block", order).stderr
+    assert (
+        "it is no regular file; see dmesg and what stands there"
+        in started("bashrc_block", order).stderr
+    )
     assert asked("file_text", {"path": str(path)}) == ""
     assert not asked("footprint", query)["bashrc"]
     give_back_bashrc(order | {"bashrc": str(path)})
@@ -268,7 +271,7 @@ def test_a_pipe_a_link_and_a_planted_aside_lead_root_nowhere(theirs: Path, secre
     hidden.chmod(0o600)
     path.symlink_to(hidden)
     assert not asked("footprint", query)["bashrc"]
-    assert "Permission denied; mend that" in started("bashrc_block", order).stderr
+    assert "Permission denied; see who owns" in started("bashrc_block", order).stderr
     path.unlink()
 
     aside, other = theirs / ".bashrc.strixbox-new", theirs / "other"
