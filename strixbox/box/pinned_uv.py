@@ -15,7 +15,7 @@ import sys
 import venv
 from typing import Any
 
-from strixbox.box._atomic import ASIDE
+from strixbox.box._atomic import ASIDE, mend
 from strixbox.box._records import note_sizes
 
 # Debian and Ubuntu keep the wheels in a package of their own; Python keeps them in its library.
@@ -46,7 +46,8 @@ def install(where: str, order: dict[str, Any]) -> None:
         ],
         input=order["requirement"],
         # pip's own temporary files go with it: in /tmp nobody could tell whose they are.
-        env={**os.environ, "TMPDIR": where},
+        # And no /etc/pip.conf: another index there, or --user, would be obeyed.
+        env={**os.environ, "TMPDIR": where, "PIP_CONFIG_FILE": os.devnull},
         capture_output=True,
         text=True,
         errors="replace",
@@ -71,7 +72,7 @@ def main(order: dict[str, Any]) -> None:
             shutil.rmtree(path)
         os.rename(aside, path)
     except OSError as error:
-        raise SystemExit(f"{path}: {error.strerror}; mend that and run again") from None
+        raise SystemExit(f"{path}: {error.strerror}; {mend(error)}, then run again") from None
 
 
 if __name__ == "__main__":

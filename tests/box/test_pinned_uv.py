@@ -72,6 +72,17 @@ def test_another_wheel_and_none_are_refused_with_pips_words(
     assert Path(order["path"], "bin", "uv").is_file()
 
 
+def test_pip_obeys_nothing_of_the_boxs(
+    order: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "pip.conf"
+    ours.write_text("[install]\nuser = true\nindex-url = http://127.0.0.1:1/none\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(ours))
+    answer = started("pinned_uv", order)
+    assert answer.returncode == 0, answer.stderr
+    assert Path(order["path"], "bin", "uv").is_file()
+
+
 def test_without_pips_wheel_the_mend_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pinned_uv, "WHEELS", ("/none",))
     with pytest.raises(SystemExit, match="install python3-venv"):
