@@ -89,19 +89,18 @@ class Prover:
         """Torch imports, is the ROCm build, and computes where there is a GPU."""
         answer = self.run("-c", TORCH_PROOF)
         if answer.returncode < 0:
-            # hipMalloc of 6.4.1, 7.0.2 and 7.1.0 segfaults on this chip (warpfront/hipfire PR 81).
-            name = signal.Signals(-answer.returncode).name
-            raise SystemExit(
-                f"torch of {self.release} was ended by {name} when it used the GPU: this ROCm does"
-                " not work on this chip or with this kernel; put the box into the group rocm_7_2 in"
-                " boxes.yaml, or see preflight's findings for kernel and firmware"
-            )
+            raise SystemExit(f"torch of {self.release} was ended by {_killed(-answer.returncode)}")
         if answer.returncode != 0:
             raise SystemExit(
                 f"torch of {self.release} does not work: {_last(answer.stdout)};"
                 " see `strixbox` preflight's findings for kernel and firmware"
             )
-        proof: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+        proof = told(answer.stdout)
+        if proof is None:
+            raise SystemExit(
+                f"torch of {self.release} told nothing of itself: {_last(answer.stdout)}; run its"
+                " venv/bin/python on the box, import torch, and mend what it says"
+            )
         wanted = self.order["hip"]
         if wanted is not None and not str(proof["hip"] or "").startswith(wanted):
             raise SystemExit(
@@ -145,7 +144,8 @@ class Prover:
             raise SystemExit(
                 f"a pinned node does not load: {ours[0].strip()}; mend comfyui_nodes and run again"
             )
-        return [line.split()[-1] for line in failed]
+        # The path of a node, which may have blanks.
+        return [line.partition("(IMPORT FAILED): ")[2].strip() for line in failed]
 
 
 @contextmanager
@@ -164,6 +164,35 @@ def scratch_of(user: str) -> Iterator[str]:
             yield scratch
         finally:
             os.close(held)
+
+
+def told(output: str) -> dict[str, Any] | None:
+    """What TORCH_PROOF prints, among the lines that libraries print before and after it."""
+    for line in reversed(output.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and {"version", "hip"} <= found.keys():
+            return found
+    return None
+
+
+def _killed(number: int) -> str:
+    """The signal that ended torch, and what it means here."""
+    if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT):
+        # hipMalloc of 6.4.1, 7.0.2 and 7.1.0 segfaults on this chip (warpfront/hipfire PR 81).
+        return (
+            f"{signal.Signals(number).name} when it used the GPU: this ROCm does not work on this"
+            " chip or with this kernel; put the box into the group rocm_7_2 in boxes.yaml, or see"
+            " preflight's findings for kernel and firmware"
+        )
+    if number == signal.SIGKILL:
+        return (
+            "SIGKILL, most likely for want of memory (dmesg tells): stop what uses it, comfyui for"
+            " one, then run again"
+        )
+    return f"signal {number}; see dmesg for who sent it, then run again"
 
 
 def _last(text: str) -> str:
