@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from strixbox import facts
 from strixbox.config import Config
 from strixbox.generation import Generation
+from strixbox.layout import RELEASE_ID
 from strixbox.operations import base, files, release
 from strixbox.release import Release
 from tests.unit.conftest import StandInBox, commands, told
@@ -55,3 +58,10 @@ def test_a_file_that_somebody_edited_is_put_back_by_the_switch(
         patch.setattr(release, "file_is_right", lambda file, state: file.path in right)
         (activated,) = commands(release.running_service, cfg=cfg, generation=generation)
     assert "def install(" in told(activated)
+
+
+def test_a_node_whose_name_is_no_utf_8_belongs_to_a_release(cfg: Config) -> None:
+    name = os.fsdecode(b"na\xefve")
+    known = Release(cfg.python, cfg.comfyui, {name: "1" * 64})
+    assert re.fullmatch(RELEASE_ID, known.id)
+    assert known.id != Release(cfg.python, cfg.comfyui, {}).id
