@@ -64,6 +64,8 @@ def place(path: str) -> dict[str, Any]:
 def main(query: dict[str, Any]) -> dict[str, Any]:
     """``{"path", "user"}``."""
     path = query["path"]
+    # The kernel and systemd know a mount point by where the links on the way to it lead.
+    real = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
         account = pwd.getpwnam(query["user"])
         ids: list[int] | None = [account.pw_uid, account.pw_gid]
@@ -75,7 +77,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
     except FileNotFoundError:
         lines = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        mount = mounted(stream.read(), path)
+        mount = mounted(stream.read(), real)
     root = None
     if mount is not None:
         info = os.stat(path)
@@ -86,7 +88,7 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         "root": root,
         "place": None if mount else place(path),
         "ids": ids,
-        "stale": stale(path),
+        "stale": stale(real),
     }
 
 

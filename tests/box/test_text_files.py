@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strixbox.box import footprint
+from strixbox.box import footprint, tmpfs_mount
 from strixbox.box._backups import entries
 from strixbox.box._bashrc import BEGIN, END
 from strixbox.box._living import used
@@ -247,6 +247,32 @@ def test_any_mount_point_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     none = subprocess.CompletedProcess[str]([], 0, stdout="")
     monkeypatch.setattr("subprocess.run", lambda *_, **__: none)
     assert footprint.main(NO_FOOT | {"mount": "/mnt/Größe x"})["mounted"]
+
+
+def test_a_mount_point_below_a_link_is_known_by_where_it_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "linked").symlink_to("disk")
+    where = f"{tmp_path}/disk/cache"
+    Path(where).mkdir()
+    info = f"30 1 0:40 / {where} rw - tmpfs tmpfs rw,size=1048576k,mode=700\n"
+    real = open
+
+    def opened(path: str, *words: Any, **named: Any) -> Any:
+        return io.StringIO(info) if path == "/proc/self/mountinfo" else real(path, *words, **named)
+
+    monkeypatch.setattr("builtins.open", opened)
+    units: list[str] = []
+
+    def stale(path: str) -> bool:
+        units.append(path)
+        return False
+
+    monkeypatch.setattr(tmpfs_mount, "stale", stale)
+    told = tmpfs_mount.main({"path": f"{tmp_path}/linked/cache", "user": ME})
+    assert told["mount"]["size"] == 1 << 30
+    assert units == [where]
 
 
 @needs_root
