@@ -73,12 +73,14 @@ def download(url: str, wanted: str) -> bytes:
     Raises:
         SystemExit: with what is wrong and the mend, where it is another or none.
     """
-    import urllib.request  # here, as it takes longer than all else and most runs need none
+    # Here, as it takes longer than all else and most runs need none.
+    import urllib.request
+    from http.client import HTTPException
 
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - http(s) by schema
             content: bytes = answer.read(LIMIT)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise SystemExit(
             f"the key {url} could not be fetched ({reason}); see that the box reaches it, or set"

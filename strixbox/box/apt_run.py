@@ -55,9 +55,13 @@ def holder(lines: list[str]) -> str:
 
 def reason(lines: list[str]) -> str:
     """What apt or dpkg names as the error; its last word where it names none."""
-    named = [line for line in lines if line.startswith(("E: ", "dpkg: error"))]
-    said = named[:1] or [line for line in lines if line.strip()][-1:] or ["it said nothing"]
-    return said[0].removeprefix("E: ").strip().rstrip(".")
+    named = [n for n, line in enumerate(lines) if line.startswith(("E: ", "dpkg: error"))]
+    said = [line for line in lines if line.strip()][-1:] or ["it said nothing"]
+    if named:
+        # dpkg names the package, and on the next line the cause.
+        more = lines[named[0]].endswith(":")
+        said = lines[named[0] : named[0] + 1 + more]
+    return " ".join(line.strip() for line in said).removeprefix("E: ").rstrip(".:")
 
 
 def main(order: dict[str, Any]) -> None:

@@ -56,7 +56,8 @@ def _python(path: str) -> str | None:
 def _hip(site: str) -> str | None:
     """``torch.version.hip`` as its file says; None for a torch of another kind or none."""
     try:
-        with open(os.path.join(site, "torch", "version.py"), encoding="utf-8") as stream:
+        path = os.path.join(site, "torch", "version.py")
+        with open(path, encoding="utf-8", errors="replace") as stream:
             match = re.search(r"^hip\b[^=]*=\s*['\"]([^'\"]+)", stream.read(), re.MULTILINE)
     except OSError:
         return None

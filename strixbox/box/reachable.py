@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 
@@ -13,7 +14,7 @@ def main(query: dict[str, Any]) -> str:
     try:
         with urllib.request.urlopen(query["url"], timeout=20) as answer:  # noqa: S310 - by schema
             answer.read(1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return str(getattr(error, "reason", error)) or "no answer"
     return ""
 

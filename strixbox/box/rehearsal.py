@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -119,7 +120,7 @@ def fetched_key(key: dict[str, str], root: str) -> str:
     try:
         with urllib.request.urlopen(key["url"], timeout=30) as answer:  # noqa: S310 - by schema
             content: bytes = answer.read(KEY_LIMIT)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise Trouble(
             f"the key {key['url']} could not be fetched ({getattr(error, 'reason', error)})"
         ) from None

@@ -96,8 +96,8 @@ def pins(current: str) -> dict[str, Any] | None:
             sealed = json.load(stream)
     except (OSError, ValueError):
         return None
-    found: dict[str, Any] | None = sealed.get("pins")
-    return found
+    found = sealed.get("pins") if isinstance(sealed, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def generations(pattern: str) -> list[dict[str, Any]]:

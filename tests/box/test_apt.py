@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import http.server
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -216,6 +217,27 @@ def test_a_key_is_offered_by_its_fingerprint(mirror: dict[str, str]) -> None:
     assert "could not be fetched" in absent["trouble"]
 
 
+def test_a_server_that_speaks_no_http_is_a_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            """What a proxy's login or a printer says, to each of three."""
+            for _ in range(3):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"220 printer\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/key"
+        assert "could not be fetched (220 printer" in apt_key.offered(url, "0" * 40)["trouble"]
+        assert "220 printer" in asked("reachable", {"url": url})
+        with pytest.raises(rehearsal.Trouble, match=r"could not be fetched \(220 printer"):
+            rehearsal.fetched_key({"url": url, "sha256": "0"}, "/none")
+        thread.join(10)
+
+
 @needs_apt
 @pytest.mark.parametrize(
     ("install", "suite", "expected"),
@@ -300,6 +322,15 @@ def test_any_other_failure_is_told_at_once_with_apts_words() -> None:
     assert answer.stderr.splitlines() == [told, f"No index: {told[3:]}. Run it again."]
     assert apt_run.reason(["Err: 1", "E: no key.", "E: not signed."]) == "no key"
     assert apt_run.reason(["killed", ""]) == "killed"
+    dpkg = [
+        "dpkg: error processing archive /a.deb (--unpack):",
+        " trying to overwrite '/opt/x', which is also in package y",
+        "E: Sub-process /usr/bin/dpkg returned an error code (1)",
+    ]
+    assert apt_run.reason(dpkg).endswith(
+        "/a.deb (--unpack): trying to overwrite '/opt/x', which is also in package y"
+    )
+    assert apt_run.reason(dpkg[:1]) == "dpkg: error processing archive /a.deb (--unpack)"
     assert apt_run.reason([]) == "it said nothing"
     assert apt_run.holder(["no one"]) == "another process"
 

@@ -162,6 +162,13 @@ def test_an_environment_is_read_from_its_files(tmp_path: Path) -> None:
     }
 
 
+def test_a_torch_whose_version_file_is_damaged_is_of_no_kind(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    (site / "torch").mkdir(parents=True)
+    (site / "torch" / "version.py").write_bytes(b"\xff\x00\n")
+    assert environments.environment(str(tmp_path))["hip"] is None
+
+
 def test_an_environment_that_is_not_there_is_empty(tmp_path: Path) -> None:
     found = environments.environment(str(tmp_path / "none"))
     assert found == {"python": None, "packages": {}, "damaged": {}, "hip": None, "owners": []}

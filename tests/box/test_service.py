@@ -60,3 +60,9 @@ def test_only_what_has_a_name_of_ours_is_a_release_or_a_generation(tmp_path: Pat
     assert service.releases(f"{tmp_path}/{RELEASE_ID}").keys() == {ours}
     found = service.generations(f"{tmp_path}/{GENERATION_ID}")
     assert [one["id"] for one in found] == [f"{ours}-01234567"]
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "{half", '{"pins": []}', "{}"])
+def test_a_seal_that_is_damaged_has_no_pins(tmp_path: Path, text: str) -> None:
+    (tmp_path / "release.json").write_text(text)
+    assert service.pins(str(tmp_path)) is None
