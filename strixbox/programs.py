@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 QUERY_LIMIT = 90_000
 # A full disk in the words of dpkg, pip, uv, git and Python, and in those of apt.
 FULL = (os.strerror(errno.ENOSPC), "enough free space in")
+# The mend of a command that only makes, marks or removes something.
+UNWRITTEN = (
+    "The words above say why: free disk room, or see dmesg for a disk that fails or was made"
+    " read-only, then run again."
+)
 CONNECTION_ENDED = "the connection to the box ended; see that it is on and reached, then run again"
 # What goes before every command that is sent, in the shell that pyinfra starts it with:
 # - a umask of the box's root (login.defs, sudoers) of 027 or 077 would hide from the service's
@@ -195,6 +200,6 @@ def write(
 
 
 __all__ = [
-    *("QUERY_LIMIT", "QueryTooLong", "Question", "Refusal", "Run"),
+    *("QUERY_LIMIT", "QueryTooLong", "Question", "Refusal", "Run", "UNWRITTEN"),
     *("in_parts", "read", "source", "write"),
 ]

@@ -28,7 +28,7 @@ from strixbox.facts import (
 from strixbox.layout import BACKUPS, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing, show_diff
-from strixbox.programs import Run, write
+from strixbox.programs import UNWRITTEN, Run, write
 from strixbox.purge import PurgePlan, contested, plan
 from strixbox.rocm_versions import releases
 from strixbox.tree import BoxFile, rendered
@@ -297,8 +297,8 @@ def rocm_repository(rocm: Rocm) -> Steps:
                 mend="See that the box reaches it and that rocm_key_fingerprint is AMD's, then run"
                 " again.",
             )
-        yield Run("mkdir", "-p", STATE, mend="")
-        yield Run("tee", STAMP, stdin=_fetch(rocm) + "\n", mend="")
+        yield Run("mkdir", "-p", STATE, mend=UNWRITTEN)
+        yield Run("tee", STAMP, stdin=_fetch(rocm) + "\n", mend=UNWRITTEN)
 
 
 def ask_repository(rocm: Rocm) -> tuple[tuple[BoxFile, ...], bool, bool]:

@@ -12,7 +12,7 @@ from strixbox.facts import FileText, TmpfsMount
 from strixbox.layout import BACKUPS
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import show_changes
-from strixbox.programs import Run, write
+from strixbox.programs import UNWRITTEN, Run, write
 
 FLAGS = ("nosuid", "nodev")
 
@@ -117,7 +117,7 @@ def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
         wanted = with_entry(text.encode(), tmpfs.path, entry).decode()
         show_changes("/etc/fstab", text, wanted)
         # findmnt --verify asks for the directory, which systemd would make at boot.
-        yield Run("mkdir", "-p", tmpfs.path, mend="")
+        yield Run("mkdir", "-p", tmpfs.path, mend=UNWRITTEN)
         yield write(
             "fstab_entry",
             {"fstab": "/etc/fstab", "path": tmpfs.path, "entry": entry, "backups": BACKUPS},
@@ -129,13 +129,13 @@ def tmpfs_mount(tmpfs: Tmpfs, user: str) -> Steps:
         say(f"{tmpfs.path}: mount with {tmpfs.size_gib} GiB")
         yield from _mount(tmpfs, now["mount"])
     if not (right and owned):
-        yield Run("chown", f"{now['ids'][0]}:{now['ids'][1]}", tmpfs.path, mend="")
-        yield Run("chmod", "700", tmpfs.path, mend="")
+        yield Run("chown", f"{now['ids'][0]}:{now['ids'][1]}", tmpfs.path, mend=UNWRITTEN)
+        yield Run("chmod", "700", tmpfs.path, mend=UNWRITTEN)
 
 
 def _mount(tmpfs: Tmpfs, mount: dict[str, Any] | None) -> Steps:
     if mount is None:
-        yield Run("mkdir", "-p", tmpfs.path, mend="")
+        yield Run("mkdir", "-p", tmpfs.path, mend=UNWRITTEN)
         yield Run("mount", tmpfs.path, mend=f"{tmpfs.path} could not be mounted; see dmesg.")
     else:
         options = ",".join(["remount", f"size={tmpfs.size_gib}G", *FLAGS])

@@ -23,7 +23,7 @@ from strixbox.locks import lock_text, pins
 from strixbox.nodes import unmet
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import removing
-from strixbox.programs import Run, write
+from strixbox.programs import UNWRITTEN, Run, write
 from strixbox.release import Release, file_name, overrides
 
 GECOS = "builds Python environments"  # of that account, and of nobody's else
@@ -172,11 +172,11 @@ def python_environment(release: Release) -> Steps:
     say(f"{venv}: Python {python.version}, {len(needs.packages)} packages to install")
     if 0 < len(needs.packages) <= 5:
         say(", ".join(f"{name} {needs.now(name)}" for name in needs.packages))
-    yield Run("mkdir", "-p", release.path, mend="")
-    yield Run("touch", _marker(release), mend="")
+    yield Run("mkdir", "-p", release.path, mend=UNWRITTEN)
+    yield Run("touch", _marker(release), mend=UNWRITTEN)
     if needs.anew:
         # What was installed for the user's nodes goes with it, and so does the proof.
-        yield Run("rm", "-f", node_record(release), release.seal, mend="")
+        yield Run("rm", "-f", node_record(release), release.seal, mend=UNWRITTEN)
         yield removing(venv)
     yield handed_over(release, build=True)
     if needs.anew:
@@ -192,7 +192,7 @@ def python_environment(release: Release) -> Steps:
     yield _install_lock(python, venv, python.requirements, builder, needs.damaged, byte_code=True)
     yield handed_over(release, build=False)
     yield write("note_sizes", {"environment": venv})
-    yield Run("rm", _marker(release), mend="")
+    yield Run("rm", _marker(release), mend=UNWRITTEN)
     left = environment_needs(release)
     if left:
         raise BoxTrouble(
@@ -221,11 +221,11 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
     if anew:
         yield removing(path)
         yield _new_venv(python, path, ())
-    yield Run("touch", marker, mend="")
+    yield Run("touch", marker, mend=UNWRITTEN)
     yield _install_lock(python, path, lock, (), damaged, byte_code=False)
     yield compiled(python, f"{path}/lib", without=NEVER_LOADED)
     yield write("note_sizes", {"environment": path})
-    yield Run("rm", marker, mend="")
+    yield Run("rm", marker, mend=UNWRITTEN)
 
 
 def locked_needs(python: Python, path: str, lock: str) -> tuple[bool, list[str], list[str]]:
@@ -312,7 +312,7 @@ def user_node_requirements(release: Release, user: str) -> Steps:
         return
     say(f"{release.venv}: requirements of the user's nodes: {', '.join(nodes) or 'none'}")
     held = f"{release.path}/overrides.txt"
-    yield Run("mkdir", "-p", release.path, mend="")
+    yield Run("mkdir", "-p", release.path, mend=UNWRITTEN)
     if nodes:
         yield handed_over(release, build=True)
     yield write(

@@ -40,7 +40,7 @@ from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import removing
 from strixbox.operations.python import is_builder
 from strixbox.operations.shell import bashrc
-from strixbox.programs import Run, write
+from strixbox.programs import UNWRITTEN, Run, write
 from strixbox.purge import plan
 
 # Others may have had units of these names before, which return.
@@ -195,7 +195,7 @@ def uninstalled(cfg: Config, purge_rocm: bool) -> Steps:
             *("umount", cfg.tmpfs.path),
             mend=f"{cfg.tmpfs.path} is in use: see 'fuser -vm {cfg.tmpfs.path}', then run again.",
         )
-        yield Run("rmdir", "--ignore-fail-on-non-empty", "--", cfg.tmpfs.path, mend="")
+        yield Run("rmdir", "--ignore-fail-on-non-empty", "--", cfg.tmpfs.path, mend=UNWRITTEN)
     if left:
         say(f"remove {', '.join(left)}, left by runs that did not end well")
         yield write("leftovers", {"query": asked, "paths": list(left)}, live=True)

@@ -321,6 +321,15 @@ def test_only_the_entry_points_read_host_data() -> None:
         assert "host.data" not in Path(path).read_text(encoding="utf-8"), path.name
 
 
+def test_every_command_of_an_operation_has_a_mend() -> None:
+    # A program tells its own.
+    for path in sorted((ROOT / "strixbox/operations").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Run":
+                (mend,) = (word.value for word in node.keywords if word.arg == "mend")
+                assert not isinstance(mend, ast.Constant) or mend.value, f"{path}:{node.lineno}"
+
+
 def test_every_operation_is_part_of_a_task() -> None:
     # The tests in tests/e2e apply every task twice: an operation outside of them is never tried.
     tasks = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tasks").glob("*.py"))
