@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyinfra.context import host
 
+from strixbox.box._bashrc import BEGIN, END
 from strixbox.box.bashrc_block import with_block
 from strixbox.config import Box
 from strixbox.facts import FileText
@@ -11,9 +12,6 @@ from strixbox.layout import BACKUPS
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.operations.files import show_changes
 from strixbox.programs import write
-
-BEGIN = "# >>> strixbox >>>"
-END = "# <<< strixbox <<<"
 
 
 def bashrc(box: Box) -> str:
@@ -23,12 +21,13 @@ def bashrc(box: Box) -> str:
 
 def block(lines: tuple[str, ...]) -> str:
     """The lines between their markers."""
-    return "".join(f"{line}\n" for line in (BEGIN, *lines, END))
+    return "".join(f"{line}\n" for line in (BEGIN.decode(), *lines, END.decode()))
 
 
 def has_block(text: str, lines: tuple[str, ...]) -> bool:
     """Whether the text has this one block, and no marker besides."""
-    return text.count(BEGIN) == text.count(END) == 1 and block(lines) in text
+    marks = [text.count(mark.decode()) for mark in (BEGIN, END)]
+    return marks == [1, 1] and block(lines) in text
 
 
 @box_operation
