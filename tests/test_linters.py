@@ -54,6 +54,11 @@ def test_types_are_sound() -> None:
     clean("mypy")
 
 
+def test_types_of_the_command_are_sound() -> None:
+    # By itself: mypy takes one program without a suffix at a time.
+    clean("mypy", "files/usr/local/bin/strixbox")
+
+
 @pytest.mark.parametrize("path", shell_scripts(), ids=lambda path: Path(path).name)
 def test_shell_scripts_are_sound(path: str) -> None:
     clean("shellcheck", path)

@@ -141,6 +141,16 @@ def test_a_release_on_a_larger_disk_is_run_by_the_path_that_the_deploy_knows(
     assert argv[0].startswith(f"{tmp_path}/releases/one/")
 
 
+def test_a_box_without_profiles_is_told(box: ModuleType, tmp_path: Path) -> None:
+    box.PROFILES = str(tmp_path / "none")  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit, match=r"none: No such file or directory; run the deploy again"):
+        box.main(["production"])
+
+
+def test_what_harms_a_profile_is_the_same_for_the_unit_and_for_a_shell(box: ModuleType) -> None:
+    assert set(launch.HARMFUL) == box.HARMFUL
+
+
 def test_a_box_without_a_release_is_told(box: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "current").unlink()
     with pytest.raises(SystemExit, match="run the deploy again"):
