@@ -298,7 +298,7 @@ def room(survey: dict[str, Any], cfg: Config) -> Iterator[Finding]:
         left = disk.get("left", 0) / GIB  # asked for only where the rest is not enough
         free = disk["free"] / GIB + left
         least, later = (
-            sum(need[i] for path, need in needs.items() if path in paths) for i in (0, 1)
+            float(sum(need[i] for path, need in needs.items() if path in paths)) for i in (0, 1)
         )
         if "/var/cache" in paths:
             # What is downloaded to the disk of its place is part of what is needed there in all.

@@ -29,14 +29,14 @@ from strixbox.answers import ANSWERS, Answers
 from strixbox.config import Config
 from strixbox.facts import BoxFact
 from strixbox.generation import Generation
-from strixbox.layout import TOOLS
+from strixbox.layout import BUILDER, TOOLS
 from strixbox.locks import TOOLS as LOCK
 from strixbox.locks import lock_text, pins
 from strixbox.models import Places
 from strixbox.operations import base
 from strixbox.operations.apt import CORE, _fetch, repository_files
 from strixbox.operations.mount import fstab_entry
-from strixbox.operations.python import BUILDER, node_record, uv_directory, uv_program
+from strixbox.operations.python import GECOS, node_record, uv_directory, uv_program
 from strixbox.operations.shell import bashrc, block
 from strixbox.operations.verify import verified_box
 from strixbox.release import Release, held_files, node_paths
@@ -122,14 +122,14 @@ class ConvergedBox:
         } | {name: {"version": f"1.0.{build}", "held": True} for name in (*cfg.rocm.packages, CORE)}
         self.remains: dict[str, Any] = {
             **{"packages": [], "sources": {}, "preferences": {}},
-            **{"loader": [], "trees": []},
+            **{"loader": [], "trees": [], "keyrings": {}},
         }
         self.key = cfg.rocm.key_fingerprint
         self.index = {"indexed": True, "stamp": _fetch(cfg.rocm)}
         self.dpkg = {"interrupted": False, "busy": None}
         self.accounts: dict[str, dict[str, Any]] = {
             cfg.box.user: {"exists": True, "uid": 1000, "groups": ["sudo", *ground.GROUPS]},
-            BUILDER: {"exists": True, "uid": 990, "groups": [BUILDER]},
+            BUILDER: {"exists": True, "uid": 990, "groups": [BUILDER], "gecos": GECOS},
         }
         self.tier = {"exists": True, "other_disk": True}
         self.models = {

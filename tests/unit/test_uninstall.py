@@ -9,9 +9,10 @@ import pytest
 
 from strixbox import facts
 from strixbox.config import Config
+from strixbox.layout import BUILDER
 from strixbox.operations import base, uninstall
 from strixbox.operations.apt import PATIENCE
-from strixbox.operations.python import BUILDER, GECOS
+from strixbox.operations.python import GECOS
 from tests.unit.conftest import StandInBox, commands, told
 
 EMPTY: dict[str, Any] = {
@@ -72,9 +73,11 @@ def test_what_is_mounted_below_what_goes_stops_it_before_anything_is_removed(
 def test_an_uninstall_waits_for_apts_locks_and_reads_no_source(
     box: StandInBox, cfg: Config
 ) -> None:
-    core = {"package": "rocm-core", "status": "ii", "version": "6.4.2.60402-120~24.04"}
-    blas = {"package": "rocblas", "status": "hi", "version": "4.4.1.60402-120~24.04"}
+    whole = {"status": "ii", "maintained": True}
+    core = whole | {"package": "rocm-core", "version": "6.4.2.60402-120~24.04"}
+    blas = whole | {"package": "rocblas", "version": "4.4.1.60402-120~24.04", "status": "hi"}
     none: dict[str, Any] = {"sources": {}, "preferences": {}, "loader": [], "trees": []}
+    none["keyrings"] = {}
     box.answers[facts.RocmRemains] = none | {"packages": [core, blas]}
     box.answers[facts.PathOwners] = []
     box.answers[facts.Removal] = {"removed": ["rocm-core", "rocblas"], "refused": None}

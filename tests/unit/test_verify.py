@@ -9,10 +9,10 @@ import pytest
 
 from strixbox.config import Config
 from strixbox.facts import BoxFact, Checkouts
-from strixbox.layout import BIN, LIB, LOCKS, NODES, STATE, TOOLS, TOOLS_STATE
+from strixbox.layout import BIN, BUILDER, LIB, LOCKS, NODES, STATE, TOOLS, TOOLS_STATE
 from strixbox.operations import base
 from strixbox.operations.base import UNKNOWN, BoxTrouble
-from strixbox.operations.python import BUILDER, uv_directory, uv_program
+from strixbox.operations.python import uv_directory, uv_program
 from strixbox.operations.shell import bashrc
 from strixbox.release import Release
 from tests.unit.converged import ConvergedBox, met, planned, verified
@@ -167,7 +167,10 @@ DRIFTS: dict[str, tuple[Drift, str]] = {
     "ROCm": (lambda box, _: box.packages.pop("rocm-libs"), "not of 6.4.2: rocm-libs"),
     "old ROCm": (
         lambda box, _: box.remains["packages"].append(
-            {"package": "rocblas", "status": "rc", "version": "4.0.60401-83~24.04"}
+            {
+                **{"package": "rocblas", "status": "rc", "version": "4.0.60401-83~24.04"},
+                "maintained": True,
+            }
         ),
         "left: rocblas",
     ),
