@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strixbox.box._atomic import ASIDE
+from strixbox.box._model_files import PART, TAG
 from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.generation import Generation
 from strixbox.layout import (
@@ -72,7 +73,6 @@ def query(cfg: Config, begun: tuple[str, ...] = ()) -> dict[str, Any]:
     + begun: what is measured besides, as the start of what this run is to finish
     """
     active, archive = f"{cfg.comfyui.base_directory}/models", cfg.models.archive
-    tiers = {active: [archive], archive: [active]} if archive else {active: []}
     return {
         "trees": list(TREES),
         "asides": list(ASIDES),
@@ -85,7 +85,7 @@ def query(cfg: Config, begun: tuple[str, ...] = ()) -> dict[str, Any]:
         "builder": BUILDER,
         "user": cfg.box.user,
         "user_edited": [f"{cfg.box.home}/.bashrc"],
-        "tiers": tiers,
+        "tiers": [active, archive] if archive else [active],
         "folders": list(MODEL_FOLDERS),
         "begun": list(begun),
     }
@@ -128,7 +128,7 @@ def _goes(entry: dict[str, Any], wanted: set[str]) -> bool:
     if kind == "generation":
         return path not in wanted
     if kind == "download":
-        whole = path.removesuffix(".etag").removesuffix(".part")
+        whole = path.removesuffix(TAG).removesuffix(PART)
         old = not entry["user"] or entry["age"] > STALE
         return entry["whole"] or (whole not in wanted and old)
     if kind == "askpass":

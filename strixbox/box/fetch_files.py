@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import Any
 
 from strixbox.box._account import acting_as
+from strixbox.box._model_files import PART, TAG
 
 CHUNK = 1 << 20
 TRIES = 4
@@ -136,7 +137,7 @@ def download(item: dict[str, Any], part: str) -> None:
 def _transfer(item: dict[str, Any], part: str) -> None:
     have = resumable(part)
     headers = {"User-Agent": "strixbox", "Accept-Encoding": "identity"}
-    tag = _text(part + ".etag")
+    tag = _text(item["path"] + TAG)
     if have and tag:
         headers |= {"Range": f"bytes={have}-", "If-Range": tag}
     request = urllib.request.Request(item["url"], headers=headers)  # noqa: S310 - by schema
@@ -165,7 +166,7 @@ def _transfer(item: dict[str, Any], part: str) -> None:
         total = int(length) + (have if resumed else 0) if length else None
         # What came before is continued, or makes room for what comes now.
         _room(item["path"], (total or 0) - have)
-        _write(part + ".etag", answer.headers.get("ETag", ""))
+        _write(item["path"] + TAG, answer.headers.get("ETag", ""))
         _receive(item, part, answer, resumed, total)
 
 
@@ -234,7 +235,7 @@ def have(item: dict[str, Any], wanted: str | None) -> tuple[str, os.stat_result]
         return found, info
     if not item["url"]:
         raise SystemExit(f"{path} is not there and has no url; put it there or give it a url")
-    part = f"{path}.part"
+    part = f"{path}{PART}"
     print(f"downloading {item['url']}", flush=True)
     download(item, part)
     found, _ = sha256(part)

@@ -24,13 +24,12 @@ from typing import Any
 from strixbox.box._account import acting_as
 from strixbox.box._atomic import ASIDE, mend
 from strixbox.box._living import is_busy, used
+from strixbox.box._model_files import PART, TAG
 
-PART, TAG = ".part", ".part.etag"
 # pyinfra 3.10 gives sudo its password by such a file (connectors/util.py, ASKPASS_COMMAND); the
 # password itself is not in it, and a run that ends well removes it.
 ASKPASS = "pyinfra-sudo-askpass-????????????"
 ASKPASS_TEXT = b"#!/bin/sh\nprintf '%s\\n' \"$PYINFRA_SUDO_PASSWORD\"\n"
-PIECE = 1 << 20
 
 
 def uid_of(name: str) -> int | None:
@@ -94,47 +93,16 @@ def is_file(path: str) -> bool:
     return os.path.isfile(path) and not os.path.islink(path)
 
 
-def parts(folder: str) -> Iterator[str]:
-    """Downloads below ``folder`` that were cut, and what tells their version.
+def parts(folder: str) -> Iterator[tuple[str, str]]:
+    """Downloads and moves to ``folder`` that were cut, and what tells a download's version.
 
-    fetch_files.py writes the version first: a .part without it is some other program's.
-    """
-    for tag in matching([f"{glob.escape(folder)}/*{TAG}"]):
-        part = tag.removesuffix(".etag")
-        # What goes first: a .part without its tag would be nobody's.
-        if is_file(part):
-            yield part
-        yield tag
-
-
-def copies(folder: str, other: str) -> Iterator[str]:
-    """Moves from ``other`` to ``folder`` that were cut: copies of the start of what stands there.
-
-    Only the name is not enough: other programs' downloads end in .part as well.
+    A part whose version nobody knows is a move's, and like one: nobody goes on with it.
     """
     for part in matching([f"{glob.escape(folder)}/*{PART}"]):
-        name = os.path.basename(part).removesuffix(PART)
-        if not os.path.lexists(f"{part}.etag") and starts_like(f"{other}/{name}", part):
-            yield part
-
-
-def starts_like(whole: str, part: str) -> bool:
-    """Whether ``part`` is the start of ``whole``; not so where one of them cannot be read.
-
-    All of it is compared: models of one kind resemble each other, and a part is deleted for this.
-    """
-    if not (is_file(whole) and is_file(part)):
-        return False
-    try:
-        if not 0 < os.path.getsize(part) <= os.path.getsize(whole):
-            return False
-        with open(whole, "rb") as one, open(part, "rb") as two:
-            while piece := two.read(PIECE):
-                if one.read(len(piece)) != piece:
-                    return False
-    except OSError:
-        return False
-    return True
+        if is_file(part):
+            tag = part.removesuffix(PART) + TAG
+            yield "download" if os.path.lexists(tag) else "copy", part
+    yield from (("download", tag) for tag in matching([f"{glob.escape(folder)}/*{TAG}"]))
 
 
 def askpass() -> Iterator[str]:
@@ -160,7 +128,7 @@ def of_strixbox(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("temporary", path) for path in matching(patterns))
     yield from (("release", path) for path in unsealed(query["releases"]))
     yield from (("generation", path) for path in without_order(query["generations"]))
-    yield from (("download", path) for path in parts(query["wheels"]))
+    yield from parts(query["wheels"])
     yield from (("begun", path) for path in query["begun"] if os.path.lexists(path))
 
 
@@ -169,15 +137,13 @@ def of_the_user(query: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for path in query["user_edited"]:
         yield from (("aside", aside) for aside in matching([aside_of(path)]))
     yield from (("askpass", path) for path in askpass())
-    for tier, others in query["tiers"].items():
+    for tier in query["tiers"]:
         for folder in query["folders"]:
             place = f"{tier}/{folder}"
             for path in matching([f"{glob.escape(place)}/*{ASIDE}"]):
                 if os.path.islink(path):
                     yield "aside", path
-            yield from (("download", path) for path in parts(place))
-            for other in others:
-                yield from (("copy", path) for path in copies(place, f"{other}/{folder}"))
+            yield from parts(place)
 
 
 def aside_of(path: str) -> str:
@@ -206,7 +172,7 @@ def described(kind: str, path: str, owners: set[int]) -> dict[str, Any] | None:
         taken = size(path)
     except OSError:
         return None
-    whole = path.removesuffix(".etag").removesuffix(PART)
+    whole = path.removesuffix(TAG).removesuffix(PART)
     return {
         "kind": kind,
         "path": path,
@@ -250,7 +216,7 @@ def together(found: list[dict[str, Any]]) -> None:
     """Judge a download and its tag as one: the tag is written once, the part again and again."""
     parts = {entry["path"]: entry for entry in found if entry["kind"] == "download"}
     for path, tag in parts.items():
-        part = parts.get(path.removesuffix(".etag"))
+        part = parts.get(path.removesuffix(TAG) + PART)
         if part and part is not tag:
             part["age"] = tag["age"] = min(part["age"], tag["age"])
             part["busy"] = tag["busy"] = part["busy"] or tag["busy"]

@@ -22,6 +22,7 @@ from typing import Any
 
 from strixbox.box._account import become
 from strixbox.box._links import point
+from strixbox.box._model_files import PART
 
 CHUNK = 1 << 20
 
@@ -106,7 +107,7 @@ def move(item: dict[str, Any]) -> None:
 
 def bring(source: str, target: str, wanted: str | None) -> None:
     """Have a copy of ``source`` at ``target``, on the disk and compared."""
-    part = f"{target}.part"
+    part = f"{target}{PART}"
     discard(part)
     free = os.statvfs(os.path.dirname(target))
     if os.path.getsize(source) > free.f_bavail * free.f_frsize:

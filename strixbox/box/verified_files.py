@@ -15,6 +15,7 @@ from typing import Any
 
 from strixbox.box._account import acting_as
 from strixbox.box._disk import disk
+from strixbox.box._model_files import PART
 
 
 def load(path: str) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
             found["former"] = there | {"recorded": record.get("sha256")}
     if found["kind"] != "file":
         with suppress(OSError):
-            found["part"] = os.lstat(f"{path}.part").st_size
+            found["part"] = os.lstat(f"{path}{PART}").st_size
     return found
 
 

@@ -149,14 +149,21 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(tmp_path: Path, server: Ser
 
 
 def test_a_part_longer_than_the_file_is_begun_anew(tmp_path: Path, server: Server) -> None:
-    (tmp_path / "m.safetensors.part").write_bytes(BODY + b"more")
-    (tmp_path / "m.safetensors.part.etag").write_text(server.tag)
+    (tmp_path / "m.safetensors.strixbox-part").write_bytes(BODY + b"more")
+    (tmp_path / "m.safetensors.strixbox-part.etag").write_text(server.tag)
     assert fetch(tmp_path, server).read_bytes() == BODY
 
 
 def test_a_part_without_a_tag_is_begun_anew(tmp_path: Path, server: Server) -> None:
-    (tmp_path / "m.safetensors.part").write_bytes(b"something else")
+    (tmp_path / "m.safetensors.strixbox-part").write_bytes(b"something else")
     assert fetch(tmp_path, server).read_bytes() == BODY
+
+
+def test_a_browsers_download_of_the_same_name_stays(tmp_path: Path, server: Server) -> None:
+    theirs = tmp_path / "m.safetensors.part"
+    theirs.write_bytes(b"half")
+    assert fetch(tmp_path, server).read_bytes() == BODY
+    assert theirs.read_bytes() == b"half"
 
 
 def test_a_wrong_hash_is_not_used(tmp_path: Path, server: Server) -> None:
@@ -210,7 +217,7 @@ def test_a_part_makes_room_for_what_takes_its_place(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of another file, so that it is not continued; its bytes count as room.
-    (tmp_path / "m.safetensors.part").write_bytes(bytes(len(BODY) - 10))
+    (tmp_path / "m.safetensors.strixbox-part").write_bytes(bytes(len(BODY) - 10))
     asked: list[int] = []
     monkeypatch.setattr(fetch_files, "_room", lambda path, needed: asked.append(needed))
     assert fetch(tmp_path, server).read_bytes() == BODY
@@ -245,7 +252,9 @@ def test_what_is_a_users_is_written_by_the_user_and_recorded_by_root(
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["m.safetensors.part", "m.safetensors.part.etag"])
+@pytest.mark.parametrize(
+    "name", ["m.safetensors.strixbox-part", "m.safetensors.strixbox-part.etag"]
+)
 @pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to", "pipe"])
 def test_nothing_planted_leads_root_elsewhere(
     theirs: Path, server: Server, tmp_path: Path, secret: Path, name: str, kind: str
@@ -284,9 +293,9 @@ def test_a_folder_that_leads_to_roots_is_refused(
 
 @needs_root
 def test_a_part_that_root_began_is_begun_anew(theirs: Path, server: Server, tmp_path: Path) -> None:
-    part = theirs / "m.safetensors.part"
+    part = theirs / "m.safetensors.strixbox-part"
     part.write_bytes(BODY[:1000])
-    (theirs / "m.safetensors.part.etag").write_text(server.tag)
+    (theirs / "m.safetensors.strixbox-part.etag").write_text(server.tag)
     assert fetched_as_other(theirs, server, tmp_path / "files.json") == (0, "")
     assert (theirs / "m.safetensors").read_bytes() == BODY
     assert server.ranges == [None]

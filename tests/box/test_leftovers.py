@@ -43,7 +43,6 @@ def unshared() -> list[str]:
 def query(box: Path, home: Path | None = None, user: str = ME) -> dict[str, Any]:
     """The places of that box, with one tier of models and an archive."""
     home = home or box / "home"
-    tiers = {f"{home}/models": [f"{home}/archive"], f"{home}/archive": [f"{home}/models"]}
     return {
         "trees": [f"{box}/etc"],
         "asides": [f"{box}/opt/*.strixbox-new", f"{box}/opt/releases/*/code/.git/*.lock"],
@@ -56,7 +55,7 @@ def query(box: Path, home: Path | None = None, user: str = ME) -> dict[str, Any]
         "builder": "no-such-account",
         "user": user,
         "user_edited": [f"{home}/.bashrc"],
-        "tiers": tiers,
+        "tiers": [f"{home}/models", f"{home}/archive"],
         "folders": ["vae"],
         "begun": [],
     }
@@ -198,26 +197,32 @@ def test_half_built_releases_and_generations_are_told_apart(box: Path) -> None:
     assert names == [f"{half}-00000001"]
 
 
-def test_downloads_are_ours_where_their_version_lies_beside_them(box: Path) -> None:
-    made(box / "wheels/torch.whl.part")
-    made(box / "wheels/torch.whl.part.etag")
+def test_what_was_cut_is_found_by_our_name_alone(box: Path) -> None:
+    made(box / "wheels/torch.whl.strixbox-part")
+    made(box / "wheels/torch.whl.strixbox-part.etag")
     made(box / "wheels/whole.whl")
-    made(box / "wheels/whole.whl.part.etag")
+    made(box / "wheels/whole.whl.strixbox-part.etag")
+    made(box / "home/archive/vae/moved.safetensors.strixbox-part")
+    # A browser's, also one of a model that is there, with the very bytes.
     made(box / "wheels/browser.whl.part")
+    made(box / "home/models/vae/m.safetensors", b"content")
+    made(box / "home/archive/vae/m.safetensors.part", b"cont")
+    made(box / "home/archive/vae/m.safetensors.part.etag")
+    (box / "home/archive/vae/folder.strixbox-part").mkdir()
     found = told(box)
-    assert {Path(path).name: entry["whole"] for path, entry in found.items()} == {
-        "torch.whl.part": False,
-        "torch.whl.part.etag": False,
-        "whole.whl.part.etag": True,
+    assert {Path(path).name: (e["kind"], e["whole"]) for path, e in found.items()} == {
+        "torch.whl.strixbox-part": ("download", False),
+        "torch.whl.strixbox-part.etag": ("download", False),
+        "whole.whl.strixbox-part.etag": ("download", True),
+        "moved.safetensors.strixbox-part": ("copy", False),
     }
 
 
 def test_a_download_and_its_tag_are_judged_as_one(box: Path) -> None:
-    tag = made(box / "home/models/vae/m.safetensors.part.etag")
-    part = made(box / "home/models/vae/m.safetensors.part")
+    tag = made(box / "home/models/vae/m.safetensors.strixbox-part.etag")
+    part = made(box / "home/models/vae/m.safetensors.strixbox-part")
     week = time.time() - 8 * 86400
     os.utime(tag, (week, week))
-    # A kill between the two leaves no part that nobody knows.
     assert list(told(box)) == [str(part), str(tag)]
     assert [entry["age"] < 86400 for entry in told(box).values()] == [True, True]
     with part.open() as stream, subprocess.Popen(["sleep", "60"], stdin=stream) as process:
@@ -227,36 +232,12 @@ def test_a_download_and_its_tag_are_judged_as_one(box: Path) -> None:
     assert tag.exists()
 
 
-@needs_root
-def test_what_cannot_be_read_is_left_alone(box: Path, theirs: Path) -> None:
-    own = query(box, theirs, OTHER)
-    for name in ("models/vae", "archive/vae"):
-        (theirs / name).mkdir(parents=True)
-    for name in ("models/vae/m", "archive/vae/m.part", "models/vae/n.part.etag"):
-        made(theirs / name).chmod(0o600)
-    for path in theirs.rglob("*"):
-        if path.name != "m":
-            shutil.chown(path, OTHER)
-    found = asked("leftovers", own)
-    assert [Path(entry["path"]).name for entry in found] == ["n.part.etag"]
-
-
-def test_a_cut_move_is_told_from_a_browsers_download_by_its_bytes(box: Path) -> None:
-    home = box / "home"
-    content = os.urandom(3 << 20)
-    made(home / "models/vae/m.safetensors", content)
-    cut = made(home / "archive/vae/m.safetensors.part", content[: 2 << 20])
-    made(home / "models/vae/n.safetensors", content)
-    made(home / "archive/vae/n.safetensors.part", content[: 1 << 20] + b"theirs")
-    made(home / "archive/vae/alone.safetensors.part", content)
-    # Another model of the kind: it begins and ends alike.
-    made(home / "models/vae/o.safetensors", content)
-    other = content[: 5 << 18] + b"x" + content[(5 << 18) + 1 :]
-    made(home / "archive/vae/o.safetensors.part", other)
-    aside = home / "models/vae/m.safetensors.strixbox-new"
+def test_only_a_link_is_an_aside_among_models(box: Path) -> None:
+    aside = box / "home/models/vae/m.safetensors.strixbox-new"
+    aside.parent.mkdir(parents=True)
     aside.symlink_to("/nowhere")
-    made(home / "models/vae/file.strixbox-new")
-    assert set(told(box)) == {str(cut), str(aside)}
+    made(box / "home/models/vae/file.strixbox-new")
+    assert set(told(box)) == {str(aside)}
 
 
 def test_pyinfras_helper_is_told_by_its_text(box: Path) -> None:
@@ -293,21 +274,21 @@ def test_the_users_leftovers_are_cleared_with_the_users_rights(
         (theirs / name).mkdir(parents=True)
     # The folder leads where only root may write.
     closed = secret.parent / "closed"
-    made(closed / "m.part")
-    made(closed / "m.part.etag")
-    shutil.chown(made(closed / "own.part.etag"), OTHER)
+    made(closed / "m.strixbox-part")
+    made(closed / "m.strixbox-part.etag")
+    shutil.chown(made(closed / "own.strixbox-part.etag"), OTHER)
     closed.chmod(0o755)
     (theirs / "archive/vae").symlink_to(closed)
-    made(theirs / "models/vae/m.part")
-    made(theirs / "models/vae/m.part.etag")
+    made(theirs / "models/vae/m.strixbox-part")
+    made(theirs / "models/vae/m.strixbox-part.etag")
     (theirs / ".bashrc").symlink_to(theirs / "dotfile")
     made(theirs / "dotfile.strixbox-new")
-    made(theirs / "models/vae/roots.part.etag")
+    made(theirs / "models/vae/roots.strixbox-part.etag")
     for path in theirs.rglob("*"):
         if "roots" not in path.name:
             os.chown(path, theirs.stat().st_uid, -1, follow_symlinks=False)
 
-    names = {"m.part", "m.part.etag", "dotfile.strixbox-new"}
+    names = {"m.strixbox-part", "m.strixbox-part.etag", "dotfile.strixbox-new"}
     found = asked("leftovers", own)
     assert {Path(entry["path"]).name for entry in found} == names
     assert all(entry["user"] for entry in found)
@@ -315,8 +296,8 @@ def test_the_users_leftovers_are_cleared_with_the_users_rights(
     paths = [entry["path"] for entry in found]
     assert started("leftovers", {"query": own, "paths": paths}).returncode == 0
     assert asked("leftovers", own) == []
-    kept = ["m.part", "m.part.etag", "own.part.etag"]
+    kept = ["m.strixbox-part", "m.strixbox-part.etag", "own.strixbox-part.etag"]
     assert sorted(path.name for path in closed.iterdir()) == kept
     with pytest.raises(PermissionError):
-        leftovers.clear({"user": True, "path": str(closed / "own.part.etag")}, OTHER)
-    assert (theirs / "models/vae/roots.part.etag").exists()
+        leftovers.clear({"user": True, "path": str(closed / "own.strixbox-part.etag")}, OTHER)
+    assert (theirs / "models/vae/roots.strixbox-part.etag").exists()

@@ -52,7 +52,7 @@ def test_a_link_to_where_a_model_was_managed_is_known(tmp_path: Path) -> None:
     active.mkdir()
     for target in (ours, gone, own):
         (active / target.name).symlink_to(target)
-    (active / "gone.part").write_text("half")
+    (active / "gone.strixbox-part").write_text("half")
     records = tmp_path / "files.json"
     noted = {str(path): {"identity": [1, 2, 3], "sha256": "a"} for path in (ours, gone)}
     records.write_text(json.dumps({"files": noted}))

@@ -88,7 +88,7 @@ def test_killed_at_every_step_it_loses_nothing(tmp_path: Path, link: str) -> Non
         assert new.read_bytes() == BODY
         assert old.is_symlink() == (link == "source")
         assert os.path.lexists(old) == (link == "source")
-        assert not list(folder.rglob("*.part"))
+        assert not list(folder.rglob("*.strixbox-part"))
         if left:
             assert left.readlink() == new
     assert points >= 10
@@ -135,6 +135,16 @@ def test_two_files_that_differ_are_both_left(tmp_path: Path) -> None:
     assert new.read_bytes() == b"another"
 
 
+def test_a_browsers_download_of_the_same_name_stays(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    theirs = new.with_name("m.part")
+    theirs.write_bytes(b"half")
+    item = {"source": str(old), "target": str(new), "link": None, "sha256": None}
+    assert started("move_file", {"items": [item], "owner": ME}).returncode == 0
+    assert new.read_bytes() == BODY
+    assert theirs.read_bytes() == b"half"
+
+
 def test_owner_mode_and_time_go_along(tmp_path: Path) -> None:
     old, new = places(tmp_path)
     old.chmod(0o640)
@@ -179,7 +189,7 @@ def of_other(folder: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to"])
 def test_nothing_planted_leads_root_elsewhere(theirs: Path, secret: Path, kind: str) -> None:
     old, new = of_other(theirs)
-    getattr(new.with_name("m.part"), kind)(secret)
+    getattr(new.with_name("m.strixbox-part"), kind)(secret)
     getattr(old.with_name("m.strixbox-new"), kind)(secret)
     assert moved_as_other(old, new) == (0, "")
     assert new.read_bytes() == BODY
@@ -246,7 +256,7 @@ def test_a_disk_that_keeps_no_modes_is_good_enough(
 
 def test_an_old_part_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = places(tmp_path)
-    part = new.with_name("m.part")
+    part = new.with_name("m.strixbox-part")
     part.write_bytes(bytes(1000))
 
     def room(path: str) -> os.statvfs_result:

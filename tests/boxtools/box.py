@@ -57,5 +57,5 @@ def model(path: Path, content: bytes) -> Path:
 
 def leftovers(root: Path) -> list[str]:
     """What a move that was cut may leave and no finished one does."""
-    ends = (".part", ".etag", ".strixbox-new", ".new", "move.json")
+    ends = (".strixbox-part", ".etag", ".strixbox-new", ".new", "move.json")
     return sorted(str(path) for path in root.rglob("*") if path.name.endswith(ends))

@@ -16,7 +16,7 @@ from boxtools.doctor.checks.installed import covers, override_target
 from boxtools.doctor.checks.variables import hides
 from boxtools.doctor.finding import CODES
 from boxtools.doctor.world import Answer, Said
-from boxtools.settings import ManagedModel, Variable
+from boxtools.settings import Variable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +82,7 @@ def stop(box: Box) -> None:
 
 def part(box: Box) -> None:
     model = box.models / "checkpoints/sd_xl_base_1.0.safetensors"
-    put(model.with_name(f"{model.name}.part"), b"half")
+    put(model.with_name(f"{model.name}.strixbox-part"), b"half")
 
 
 def dpm(box: Box) -> None:
@@ -450,16 +450,14 @@ def test_a_service_that_cannot_start_is_not_started(box: Box) -> None:
     assert box.findings()["SERVICE.STATE"].safe_fix is None
 
 
-def test_an_old_download_of_a_managed_model_is_dead_and_a_young_one_is_not(box: Box) -> None:
-    model = ManagedModel(name="a.safetensors", folder="vae", tier="active")
-    box.changed(models=(model,))
-    path = put(box.models / "vae/a.safetensors.part", b"half")
+def test_an_old_download_is_dead_and_a_young_or_foreign_one_is_not(box: Box) -> None:
+    path = put(box.models / "vae/a.safetensors.strixbox-part", b"half")
     other = put(box.models / "vae/other.safetensors.part", b"half")
     os.utime(other, (NOW - 9 * 86400, NOW - 9 * 86400))
     os.utime(path, (NOW, NOW))
     assert not bad(box)
     os.utime(path, (NOW - 8 * 86400, NOW - 8 * 86400))
-    assert "a.safetensors.part" in box.findings()["MODELS.PARTS"].evidence
+    assert "a.safetensors.strixbox-part" in box.findings()["MODELS.PARTS"].evidence
     assert "other" not in box.findings()["MODELS.PARTS"].evidence
 
 

@@ -88,7 +88,7 @@ def test_nothing_is_no_error_to_explain(capsys: Capture, tmp_path: Path) -> None
 
 
 def test_a_mend_is_told_once(box: Box, capsys: Capture) -> None:
-    put(box.models / "checkpoints/sd_xl_base_1.0.safetensors.part", b"half")
+    put(box.models / "checkpoints/sd_xl_base_1.0.safetensors.strixbox-part", b"half")
     for name in ("kfd", "dri/renderD128"):
         (box.root / "dev" / name).unlink()
     (box.root / "sys/class/kfd/kfd/topology/nodes/1/properties").unlink()

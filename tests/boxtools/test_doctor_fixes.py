@@ -69,9 +69,9 @@ def test_a_second_backup_has_a_name_of_its_own(box: Box) -> None:
 def test_dead_downloads_go_and_models_stay(box: Box) -> None:
     model = box.models / "checkpoints/sd_xl_base_1.0.safetensors"
     before = model.read_bytes()
-    part = put(model.with_name(f"{model.name}.part"), b"half")
-    tag = put(model.with_name(f"{model.name}.part.etag"), "x")
-    foreign = put(box.models / "vae/mine.safetensors.part", b"half")
+    part = put(model.with_name(f"{model.name}.strixbox-part"), b"half")
+    tag = put(model.with_name(f"{model.name}.strixbox-part.etag"), "x")
+    foreign = put(box.models / "checkpoints/sd_xl_base_1.0.safetensors.part", b"half")
     box.give(box.models / "checkpoints", part, tag)
     assert mend(box, "part-leftovers") == [f"remove {part}"]
     assert not part.exists()

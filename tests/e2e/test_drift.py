@@ -163,8 +163,8 @@ LEFT = {
         f"{CURRENT}.strixbox-new",
         f"{ETC}/comfyui.env.strixbox-new",
         f"{STATE}/files.json.strixbox-new",
-        f"{WHEELS}/torch-0.0.1.whl.part",
-        f"{WHEELS}/torch-0.0.1.whl.part.etag",
+        f"{WHEELS}/torch-0.0.1.whl.strixbox-part",
+        f"{WHEELS}/torch-0.0.1.whl.strixbox-part.etag",
         "/etc/fstab.strixbox-new",
         "/etc/apt/keyrings/strixbox-rocm.asc.strixbox-new",
         "/etc/systemd/system/comfyui.service.strixbox-new",
@@ -172,8 +172,8 @@ LEFT = {
     f'touch "$p" && {OLD}': (
         HELPER,
         "/home/strix/.bashrc.strixbox-new",
-        f"{MODELS}/vae/gone.safetensors.part",
-        f"{MODELS}/vae/gone.safetensors.part.etag",
+        f"{MODELS}/vae/gone.safetensors.strixbox-part",
+        f"{MODELS}/vae/gone.safetensors.strixbox-part.etag",
     ),
     f'ln -s / "$p" && {OLD}': (f"{MODELS}/vae/link.safetensors.strixbox-new",),
 }

@@ -182,10 +182,10 @@ def test_models_are_listed_moved_checked_and_downloaded(box: Box) -> None:
 def test_the_doctor_finds_mends_explains_and_tells_no_secrets(box: Box) -> None:
     vae = f"{MODELS}/vae/ours.safetensors"
     box.run(f"cp {MODELS}/controlnet/net.safetensors {vae}", user="strix")
-    box.run(f"touch {vae}.part {vae}.part.etag", user="strix")
+    box.run(f"touch {vae}.strixbox-part {vae}.strixbox-part.etag", user="strix")
     assert _verdicts(box, code=0)["MODELS.PARTS"] == "warn"
     assert strixbox(box, "doctor", "--fix", "--dry").returncode == 0
-    box.run(["test", "-e", f"{vae}.part"])
+    box.run(["test", "-e", f"{vae}.strixbox-part"])
     assert strixbox(box, "doctor", "--fix").returncode == 0
     assert _verdicts(box, code=0)["MODELS.PARTS"] == "ok"
     box.run(f"truncate --size=1M {vae}")

@@ -72,7 +72,7 @@ def test_the_doctor_finds_that_a_container_has_no_gpu_and_explains_an_error(box:
     explained = strixbox(box, "doctor", "HIP error: invalid device function")
     assert "HSA_OVERRIDE_GFX_VERSION" in explained.stdout
 
-    left = f"{MODELS}/checkpoints/sd_xl_base_1.0.safetensors.part"
+    left = f"{MODELS}/checkpoints/sd_xl_base_1.0.safetensors.strixbox-part"
     box.run(["touch", left], user="strix")
     assert strixbox(box, "doctor", "--fix", "--dry").returncode == 1
     box.run(["test", "-e", left])

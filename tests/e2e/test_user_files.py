@@ -140,8 +140,8 @@ def test_a_link_in_a_parts_place_leads_root_nowhere(fleet: Fleet, kind: str) -> 
     box.write("/home/roots", "root's\n", mode="600")
     before = box.state()["/home/roots"]
     box.run(["rm", path])
-    box.run([*kind.split(), "/home/roots", f"{path}.part"])
-    box.run([*kind.split(), "/home/roots", f"{path}.part.etag"])
+    box.run([*kind.split(), "/home/roots", f"{path}.strixbox-part"])
+    box.run([*kind.split(), "/home/roots", f"{path}.strixbox-part.etag"])
 
     outcome = fleet.run()
 

@@ -61,7 +61,7 @@ def test_half_a_release_goes_unless_it_is_built_on_or_was_in_use(
 
 def test_a_wanted_download_is_resumed_and_any_other_goes(cfg: Config) -> None:
     wheel = f"{WHEELS}/{file_name(cfg.python.wheels[0])}"
-    for end in (".part", ".part.etag"):
+    for end in (".strixbox-part", ".strixbox-part.etag"):
         assert not goes(cfg, found("download", wheel + end))
         assert goes(cfg, found("download", wheel + end, whole=True))
         assert goes(cfg, found("download", f"{WHEELS}/torch-2.5.whl{end}"))
@@ -70,13 +70,15 @@ def test_a_wanted_download_is_resumed_and_any_other_goes(cfg: Config) -> None:
 def test_a_download_of_the_users_is_given_a_week(cfg: Config) -> None:
     models = f"{cfg.comfyui.base_directory}/models/vae"
     old = {"user": True, "age": STALE + 1}
-    assert not goes(cfg, found("download", f"{models}/active.safetensors.part", **old))
-    assert not goes(cfg, found("download", "/mnt/a/vae/cold.safetensors.part.etag", **old))
+    assert not goes(cfg, found("download", f"{models}/active.safetensors.strixbox-part", **old))
+    assert not goes(cfg, found("download", "/mnt/a/vae/cold.safetensors.strixbox-part.etag", **old))
     # Of the archive tier: nothing downloads it to its place in the other.
-    assert goes(cfg, found("download", f"{models}/cold.safetensors.part", **old))
-    assert goes(cfg, found("download", f"{models}/gone.safetensors.part", **old))
-    assert not goes(cfg, found("download", f"{models}/gone.safetensors.part", user=True))
-    assert goes(cfg, found("download", f"{models}/gone.safetensors.part", user=True, whole=True))
+    assert goes(cfg, found("download", f"{models}/cold.safetensors.strixbox-part", **old))
+    assert goes(cfg, found("download", f"{models}/gone.safetensors.strixbox-part", **old))
+    assert not goes(cfg, found("download", f"{models}/gone.safetensors.strixbox-part", user=True))
+    assert goes(
+        cfg, found("download", f"{models}/gone.safetensors.strixbox-part", user=True, whole=True)
+    )
 
 
 def test_temporary_files_go_and_a_helper_of_sudos_after_a_day(cfg: Config) -> None:
@@ -94,7 +96,7 @@ def test_an_uninstall_clears_what_lies_outside_of_its_trees() -> None:
         found("aside", aside),
         found("aside", "/etc/strixbox/x.strixbox-new"),
         found("temporary", "/tmp/strixbox-apt-x", busy=True),
-        found("download", "/home/x/ComfyUI/models/vae/m.part"),
+        found("download", "/home/x/ComfyUI/models/vae/m.strixbox-part"),
     ]
     assert strays(left, ["/etc/strixbox"]) == (aside,)
 
@@ -119,8 +121,8 @@ def test_a_checkout_that_was_being_made_is_looked_for(tmp_path: Path) -> None:
 
 def test_both_tiers_are_looked_at(cfg: Config, data: dict[str, Any]) -> None:
     active = f"{cfg.comfyui.base_directory}/models"
-    assert query(cfg)["tiers"] == {active: ["/mnt/a"], "/mnt/a": [active]}
-    assert query(Config.load(data))["tiers"] == {active: []}
+    assert query(cfg)["tiers"] == [active, "/mnt/a"]
+    assert query(Config.load(data))["tiers"] == [active]
 
 
 def test_a_disk_that_a_dead_run_filled_is_not_refused(cfg: Config, release: Release) -> None:

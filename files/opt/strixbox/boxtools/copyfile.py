@@ -19,6 +19,10 @@ from boxtools import pagecache
 from boxtools.errors import Trouble
 from boxtools.hashes import sha256
 
+# A name that no other program gives: browsers and download managers call theirs .part. The deploy
+# uses the same (strixbox/box/_model_files.py).
+PART = ".strixbox-part"
+TAG = f"{PART}.etag"  # says which version of the file the part is of
 RESERVE = 256 << 20  # bytes that a copy or download leaves free, as the deploy's do
 FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 RENAME_NOREPLACE, AT_FDCWD = 1, -100  # linux/fs.h, fcntl.h

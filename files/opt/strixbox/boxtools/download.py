@@ -1,7 +1,7 @@
 """Downloads of model files: resumed, hashed on the way, renamed into place when they are whole.
 
-A cut download stays as ``NAME.part`` with what tells its version as ``NAME.part.etag``, the names
-that the deploy uses: either goes on where the other was cut. A file that is there already is never
+A cut download stays as ``NAME.strixbox-part`` beside what tells its version, by the names that the
+deploy uses: either goes on where the other was cut. A file that is there already is never
 overwritten.
 """
 
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from boxtools.catalogue import SUFFIXES
-from boxtools.copyfile import RESERVE, place
+from boxtools.copyfile import PART, RESERVE, TAG, place
 from boxtools.errors import Trouble, WrongUse, system_words
 from boxtools.hashes import sha256
 from boxtools.safetensors import header_trouble
@@ -49,12 +49,12 @@ class Wanted:
     @property
     def part(self) -> Path:
         """Where it is until it is whole."""
-        return self.path.with_name(f"{self.path.name}.part")
+        return self.path.with_name(f"{self.path.name}{PART}")
 
     @property
     def tag(self) -> Path:
         """ETag or date of the version that the part is of."""
-        return self.path.with_name(f"{self.path.name}.part.etag")
+        return self.path.with_name(f"{self.path.name}{TAG}")
 
     @property
     def told(self) -> str:

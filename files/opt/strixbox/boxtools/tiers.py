@@ -1,6 +1,6 @@
 """Moves of model files between the tiers; a power cut or SIGKILL at any instant loses nothing.
 
-The order, that of the deploy's own moves: the whole content beside its new place (``.part``), read
+The order, that of the deploy's own moves: the whole content beside its new place (its part), read
 back and compared, flushed, renamed into place, the old place made a link to it (archive) or freed
 (activate), each step flushed before the next. ComfyUI finds the whole file at every moment. The
 move is written down before it begins, so that the next command finishes one that was cut after the
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boxtools.catalogue import ModelFile, Tier
-from boxtools.copyfile import Seen, clone, copy, place, second_name, sync
+from boxtools.copyfile import PART, Seen, clone, copy, place, second_name, sync
 from boxtools.errors import Trouble, WrongUse
 from boxtools.hashes import sha256
 from boxtools.settings import Settings
@@ -47,13 +47,13 @@ class Move:
     @property
     def part(self) -> Path:
         """Where the content is until it is complete; a name that the deploy uses too."""
-        return self.target.with_name(f"{self.target.name}.part")
+        return self.target.with_name(f"{self.target.name}{PART}")
 
     @property
     def staged(self) -> Path:
         """A second name of the source until it takes the target's place.
 
-        Never ``.part``: the deploy writes into what it finds there, which would be the source.
+        Never its part: the deploy writes into what it finds there, which would be the source.
         """
         return _aside(self.target)
 

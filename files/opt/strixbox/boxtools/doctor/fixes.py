@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxtools.copyfile import PART, TAG
 from boxtools.doctor.facts import Facts
 from boxtools.doctor.finding import Finding
 from boxtools.doctor.machine import Account
@@ -147,9 +148,9 @@ def _parts(facts: Facts, world: World) -> None:
     with acting_as(facts.machine.account):
         for name in facts.software.models.parts:
             path = Path(name)
-            if path.suffix == ".part" and path.is_file() and not path.is_symlink():
+            if path.suffix == PART and path.is_file() and not path.is_symlink():
                 path.unlink()
-                Path(f"{name}.etag").unlink(missing_ok=True)
+                Path(name.removesuffix(PART) + TAG).unlink(missing_ok=True)
 
 
 # --- our own directory ------------------------------------------------------------------------

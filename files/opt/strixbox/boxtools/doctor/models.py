@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxtools.copyfile import PART
 from boxtools.doctor.world import World, walked
 from boxtools.safetensors import header_trouble
 from boxtools.settings import Settings
@@ -27,12 +28,11 @@ def read_models(world: World, settings: Settings) -> Models:
     """Look through the active tier and the archive."""
     checkpoints = 0
     dangling, parts, broken = [], [], []
-    managed = {model.name for model in settings.models}
     for top in filter(None, (settings.active, settings.archive)):
         for path in walked(top):
             if path.is_symlink() and not path.exists():
                 dangling.append(str(path))
-            elif path.suffix == ".part" and _abandoned(path, managed, world.now()):
+            elif path.suffix == PART and _abandoned(path, world.now()):
                 parts.append(str(path))
             elif path.suffix.lower() in MODELS and path.is_file():
                 checkpoints += path.relative_to(top).parts[0] == "checkpoints"
@@ -42,13 +42,12 @@ def read_models(world: World, settings: Settings) -> Models:
     return Models(checkpoints, tuple(dangling), tuple(parts), tuple(broken))
 
 
-def _abandoned(path: Path, managed: set[str], now: float) -> bool:
-    """Whether a .part is ours and nobody continues it: its model is there, or it is days old."""
+def _abandoned(path: Path, now: float) -> bool:
+    """Whether nobody continues a part: its model is there, or it is days old."""
     if path.is_symlink() or not path.is_file():
         return False
-    model = path.with_suffix("")
     try:
         old = now - path.stat().st_mtime > STALE
     except OSError:
         return False
-    return model.is_file() or (old and model.name in managed)
+    return old or path.with_suffix("").is_file()
