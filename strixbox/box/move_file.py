@@ -15,62 +15,37 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import sys
 from contextlib import suppress
+from io import FileIO
 from typing import Any
 
 from strixbox.box._account import become
 from strixbox.box._links import point
 from strixbox.box._model_files import PART
-
-CHUNK = 1 << 20
-
-
-def unfollowed(path: str, flags: int) -> int:
-    """Opener of regular files: a link fails, and a pipe is not waited for."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
 
 
-def sha256(path: str) -> str:
-    """Hash of a file."""
-    with open(path, "rb", opener=unfollowed) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def copy(source: str, part: str) -> str:
+def copy(source: str, new: FileIO) -> str:
     """Copy with group, mode and times; returns the hash of what was read."""
     digest = hashlib.sha256()
-    with (
-        open(source, "rb", opener=unfollowed) as old,
-        open(part, "wb", opener=unfollowed) as new,
-    ):
+    with open(source, "rb", opener=unfollowed) as old:
         while chunk := old.read(CHUNK):
             digest.update(chunk)
-            new.write(chunk)
-        new.flush()
-        os.fsync(new.fileno())
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[new.write(rest) :]
+    os.fsync(new.fileno())
     info = os.stat(source)
     if info.st_uid != os.geteuid():
         print(f"{source} was of uid {info.st_uid}; it is yours at its new place", flush=True)
     # The group is kept where the account is in it, and the mode where the disk knows any: exFAT and
     # NTFS have one owner and one mode for all, and say so to everybody but root.
     with suppress(PermissionError):
-        os.chown(part, -1, info.st_gid)
+        os.chown(new.name, -1, info.st_gid)
     with suppress(PermissionError):
-        shutil.copystat(source, part)
+        shutil.copystat(source, new.name)
     return digest.hexdigest()
-
-
-def discard(path: str) -> None:
-    """Take away what an earlier move left, whatever somebody made of it; its room is free again."""
-    try:
-        info = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(info.st_mode):
-        raise SystemExit(f"{path} is a directory and in the way; move it away and run again")
-    os.unlink(path)
 
 
 def flush(path: str) -> None:
@@ -91,13 +66,15 @@ def move(item: dict[str, Any]) -> None:
                 f"{source} and {target} are one file, and it was left alone: both directories lead"
                 " to the same place; name another models_archive, then run again"
             )
-        if sha256(target) != sha256(source):
+        found = sha256(source)[0]
+        if sha256(target)[0] != found:
             raise SystemExit(
                 f"{source} and {target} both exist and differ; both were left alone: remove the one"
                 " you do not want, then run again"
             )
+        expect(item, found)
     else:
-        bring(source, target, item["sha256"])
+        bring(item)
     if link:
         lead(link, target, source)
     if link != source:
@@ -105,28 +82,39 @@ def move(item: dict[str, Any]) -> None:
         flush(os.path.dirname(source))
 
 
-def bring(source: str, target: str, wanted: str | None) -> None:
-    """Have a copy of ``source`` at ``target``, on the disk and compared."""
+def expect(item: dict[str, Any], found: str) -> None:
+    """Stop where the source is not the model that it was taken for."""
+    if item["sha256"] not in (None, found):
+        raise SystemExit(
+            f"{item['source']} has sha256 {found}, not {item['sha256']} as models_manifest or the"
+            " records say; it was left alone: if it is the model, mend its sha256 or put it to"
+            f" {item['target']} yourself, else move it away; then run again"
+        )
+
+
+def bring(item: dict[str, Any]) -> None:
+    """Have a copy of the source at the target, on the disk and compared."""
+    source, target = item["source"], item["target"]
     part = f"{target}{PART}"
-    discard(part)
-    free = os.statvfs(os.path.dirname(target))
-    if os.path.getsize(source) > free.f_bavail * free.f_frsize:
-        raise SystemExit(
-            f"{os.path.dirname(target)} has no room for {source}; free disk room, run again"
-        )
-    print(f"moving {source} to {target}", flush=True)
-    read = copy(source, part)
-    if wanted not in (None, read):
-        os.unlink(part)
-        raise SystemExit(
-            f"{source} is not what was put there (sha256 {read}, recorded {wanted}); it was left"
-            f" alone: put it to {target} yourself if it is the model, or move it away, and run"
-            " again"
-        )
-    if sha256(part) != read:
-        os.unlink(part)
-        raise SystemExit(f"{target} was not written as read; see dmesg for disk errors")
-    os.replace(part, target)
+    stood = os.readlink(target) if os.path.islink(target) else None
+    with held(part) as new:
+        new.truncate(0)  # an earlier move's; its room is free again
+        free = os.statvfs(os.path.dirname(target))
+        if os.path.getsize(source) > free.f_bavail * free.f_frsize:
+            raise SystemExit(
+                f"{os.path.dirname(target)} has no room for {source}; free disk room, run again"
+            )
+        print(f"moving {source} to {target}", flush=True)
+        try:
+            read = copy(source, new)
+            expect(item, read)
+            if sha256(part)[0] != read:
+                raise SystemExit(f"{target} was not written as read; see dmesg for disk errors")
+            place(part, target, stood)
+        except (SystemExit, OSError):
+            with suppress(OSError):
+                os.unlink(part)
+            raise
     flush(os.path.dirname(target))
 
 

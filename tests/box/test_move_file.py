@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from strixbox.box import move_file
+from strixbox.box import _placing, move_file
 from strixbox.programs import source
 from tests.box.conftest import ME, OTHER, needs_root, started
 
 BODY = os.urandom(1 << 20) + b"tail"
 # Ends the process before its n-th call of one of these: as a power cut would, between any two.
 KILLER = """
-import builtins, os, shutil, signal, sys
+import builtins, ctypes, io, os, shutil, signal, sys, types
 left = [int(sys.argv.pop())]
 def cut(call):
     def counted(*args, **kwargs):
@@ -31,16 +35,10 @@ def cut(call):
 for name in ("chown", "fsync", "open", "replace", "symlink", "unlink"):
     setattr(os, name, cut(getattr(os, name)))
 shutil.copystat = cut(shutil.copystat)
-real_open = builtins.open
-class Cutting:
-    def __init__(self, stream): self.stream, self.write = stream, cut(stream.write)
-    def __getattr__(self, name): return getattr(self.stream, name)
-    def __enter__(self): return self
-    def __exit__(self, *error): self.stream.__exit__(*error)
-def opened(path, mode="r", *rest, **named):
-    stream = real_open(path, mode, *rest, **named)
-    return Cutting(stream) if "w" in mode and isinstance(path, str) else stream
-builtins.open = cut(opened)
+libc = types.SimpleNamespace(renameat2=cut(ctypes.CDLL(None, use_errno=True).renameat2))
+ctypes.CDLL = lambda *args, **kwargs: libc
+builtins.open = cut(builtins.open)
+io.FileIO = type("FileIO", (io.FileIO,), {"write": cut(io.FileIO.write)})
 exec(compile(sys.argv.pop(), "move_file", "exec"), {"__name__": "__main__"})
 """
 
@@ -49,7 +47,7 @@ def places(folder: Path) -> tuple[Path, Path]:
     """A model in the active tier, and its place in the archive."""
     source_path, target = folder / "nvme" / "m", folder / "sata" / "m"
     for path in (source_path, target):
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
     source_path.write_bytes(BODY)
     return source_path, target
 
@@ -109,7 +107,7 @@ def test_a_source_that_changed_since_it_was_recorded_stays(tmp_path: Path) -> No
     old, new = places(tmp_path)
     item = {"source": str(old), "target": str(new), "link": None, "sha256": "0" * 64}
     answer = started("move_file", {"items": [item], "owner": ME})
-    assert "is not what was put there" in answer.stderr
+    assert f"not {'0' * 64} as models_manifest or the records say" in answer.stderr
     assert old.read_bytes() == BODY
     assert list(new.parent.iterdir()) == []
 
@@ -260,11 +258,74 @@ def test_an_old_part_counts_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     part.write_bytes(bytes(1000))
 
     def room(path: str) -> os.statvfs_result:
-        """The disk is full for as long as the old part is there."""
-        blocks = 0 if part.exists() else 1 << 40
+        """The disk is full for as long as the old part takes room."""
+        blocks = 0 if part.stat().st_size else 1 << 40
         return os.statvfs_result((1, 1, blocks, blocks, blocks, 0, 0, 0, 0, 255))
 
     monkeypatch.setattr(os, "statvfs", room)
     item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None}
     move_file.main({"items": [item], "owner": ME})
     assert new.read_bytes() == BODY
+
+
+def moved_here(old: Path, new: Path, **own: str) -> None:
+    """Move in this process, where a test may look on."""
+    item = {"source": str(old), "target": str(new), "link": str(old), "sha256": None} | own
+    move_file.main({"items": [item], "owner": ME})
+
+
+def test_what_appears_meanwhile_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = move_file.copy
+    for planted in ("file", "link"):
+        old, new = places(tmp_path / planted)
+
+        def and_then(*words: object, new: Path = new, planted: str = planted) -> object:
+            """Somebody takes the place of the model."""
+            new.write_text("mine") if planted == "file" else new.symlink_to("/mine")
+            return real(*words)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(move_file, "copy", and_then)
+        with pytest.raises(SystemExit, match=r"appeared while .* was written; it was left alone"):
+            moved_here(old, new)
+        assert [new] == list(new.parent.iterdir())
+        assert new.read_text() == "mine" if planted == "file" else new.is_symlink()
+        assert old.read_bytes() == BODY
+
+
+def test_a_disk_that_knows_no_safe_rename_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> int:
+        """What a network disk answers."""
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    old, new = places(tmp_path)
+    monkeypatch.setattr(_placing, "libc", types.SimpleNamespace(renameat2=unknown))
+    moved_here(old, new)
+    assert new.read_bytes() == BODY
+
+
+def test_a_part_that_a_command_of_the_box_writes_is_not_touched(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    part = new.with_name("m.strixbox-part")
+    with part.open("wb") as stream:
+        stream.write(b"theirs")
+        stream.flush()
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit, match=r"command on the box \(strixbox models\); wait"):
+            moved_here(old, new)
+    assert part.read_bytes() == b"theirs"
+    assert old.read_bytes() == BODY
+    moved_here(old, new)
+    assert new.read_bytes() == BODY
+
+
+def test_the_manifests_hash_is_checked_before_the_source_goes(tmp_path: Path) -> None:
+    old, new = places(tmp_path)
+    new.write_bytes(BODY)
+    with pytest.raises(SystemExit, match="as models_manifest or the records say"):
+        moved_here(old, new, sha256="0" * 64)
+    assert old.read_bytes() == BODY
