@@ -85,9 +85,10 @@ def steps(
         result.append(Step("link", model, places.active, home))
     elif link["kind"] == "file":
         if not _one_file(link, files[home]):
-            result.append(Step("move", model, home, places.active, places.active))
+            wanted = _wanted(model, urls)
+            result.append(Step("move", model, home, places.active, places.active, wanted))
     elif link.get("target") != home:
-        result.append(_led_anew(model, places, files))
+        result.append(_led_anew(model, places, files, urls))
     return result
 
 
@@ -99,12 +100,12 @@ def _at_home(
     other = next((path for path in places.all() if path != home), None)
     at_home, at_other = files[home], files[other] if other else {"kind": "absent"}
     result: list[Step] = []
+    wanted = _wanted(model, urls)
     if at_home["kind"] == "file":
-        wanted = model.sha256 or urls.get(model.url or "")
         if at_home["sha256"] is None or (wanted and at_home["sha256"] != wanted):
             result.append(Step("adopt", model, home))
         if other and home == places.active and _left_by_a_move(at_home, at_other):
-            result.append(Step("move", model, home, other))
+            result.append(Step("move", model, home, other, sha256=wanted))
         return result
     former = _former(files[places.active])
     leads = at_home.get("target") if at_home["kind"] == "link" else None
@@ -113,26 +114,34 @@ def _at_home(
         return [Step("blocked", model, home)]
     kept = places.active if home != places.active else ""
     if other and at_other["kind"] == "file":
-        return [Step("move", model, home, other, kept)]
+        return [Step("move", model, home, other, kept, wanted)]
     if former and former["kind"] == "file":
         source = files[places.active]["target"]
-        return [Step("move", model, home, source, kept, former["recorded"])]
+        return [Step("move", model, home, source, kept, wanted or former["recorded"])]
     if former and former["kind"] != "absent":
         return [Step("blocked", model, places.active)]
     return [Step("fetch" if model.url else "missing", model, home, leads or "")]
 
 
-def _led_anew(model: Model, places: Places, files: Mapping[str, State]) -> Step:
+def _led_anew(
+    model: Model, places: Places, files: Mapping[str, State], urls: Mapping[str, str]
+) -> Step:
     """What is done about a link that leads elsewhere than to the model's home in the archive."""
     home, link = places.home(model), files[places.active]
     former = _former(link)
     if former and former["kind"] == "file" and not _one_file(former, files[home]):
         # A move from there that was cut before the link; what differs is left alone.
         source = link["target"]
-        return Step("move", model, home, source, places.active, former["recorded"])
+        wanted = _wanted(model, urls) or former["recorded"]
+        return Step("move", model, home, source, places.active, wanted)
     if former and former["kind"] in ("file", "absent"):
         return Step("link", model, places.active, home)
     return Step("blocked", model, places.active)
+
+
+def _wanted(model: Model, urls: Mapping[str, str]) -> str | None:
+    """The content that a model has: by the manifest, or as it was at first use."""
+    return model.sha256 or urls.get(model.url or "")
 
 
 def _former(link: State) -> State | None:

@@ -3,6 +3,8 @@
 The order: copy beside the target, check the hash, flush, rename into place, have the old place
 name the new one, and only then is the source gone. Run again, it goes on where it was cut.
 
+A source that somebody is still writing, or has written since it was read, stays.
+
 All of it is done as the account that the tiers belong to, so a link that something planted there
 leads no further than that account may go. A model of somebody else's that it may read becomes its
 own by the move.
@@ -11,10 +13,12 @@ own by the move.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 from contextlib import suppress
 from io import FileIO
@@ -22,8 +26,44 @@ from typing import Any
 
 from strixbox.box._account import become
 from strixbox.box._links import point
-from strixbox.box._model_files import PART
+from strixbox.box._model_files import PART, identity
 from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
+
+
+def settled(path: str) -> list[int]:
+    """Size, time and inode of a file that nobody is writing.
+
+    Raises:
+        SystemExit: where somebody has it open for writing; a copy may stall for minutes, and its
+            size and time stand still then.
+    """
+    descriptor = unfollowed(path, os.O_RDONLY)
+    try:
+        # The kernel gives a lease on what nobody has open for writing (fcntl(2)). It is not kept;
+        # who opens the file in between is told by SIGIO, which would end this program.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        # Network disks have no leases, and there are none on another account's file.
+        if error.errno == errno.EAGAIN:
+            raise SystemExit(
+                f"{path} is still being written by another program; it was left alone: run again"
+                " when it is whole"
+            ) from None
+    finally:
+        info = os.fstat(descriptor)
+        os.close(descriptor)
+    return identity(info)
+
+
+def refuse_written(source: str, before: list[int]) -> None:
+    """Stop where a file is not the one any more that was read."""
+    if settled(source) != before:
+        raise SystemExit(
+            f"{source} was written while it was moved; it was left alone: run again when it is"
+            " whole"
+        )
 
 
 def copy(source: str, new: FileIO) -> str:
@@ -60,6 +100,7 @@ def flush(path: str) -> None:
 def move(item: dict[str, Any]) -> None:
     """Move ``source`` to ``target``; where ``link`` names a place, a link there leads to it."""
     source, target, link = item["source"], item["target"], item["link"]
+    before = settled(source)
     if os.path.lexists(target) and not os.path.islink(target):
         if os.path.samestat(os.lstat(source), os.lstat(target)):
             raise SystemExit(
@@ -74,7 +115,8 @@ def move(item: dict[str, Any]) -> None:
             )
         expect(item, found)
     else:
-        bring(item)
+        bring(item, before)
+    refuse_written(source, before)
     if link:
         lead(link, target, source)
     if link != source:
@@ -92,8 +134,11 @@ def expect(item: dict[str, Any], found: str) -> None:
         )
 
 
-def bring(item: dict[str, Any]) -> None:
-    """Have a copy of the source at the target, on the disk and compared."""
+def bring(item: dict[str, Any], before: list[int]) -> None:
+    """Have a copy of the source at the target, on the disk and compared.
+
+    + before: what the source was at the beginning
+    """
     source, target = item["source"], item["target"]
     part = f"{target}{PART}"
     stood = os.readlink(target) if os.path.islink(target) else None
@@ -110,6 +155,7 @@ def bring(item: dict[str, Any]) -> None:
             expect(item, read)
             if sha256(part)[0] != read:
                 raise SystemExit(f"{target} was not written as read; see dmesg for disk errors")
+            refuse_written(source, before)
             place(part, target, stood)
         except (SystemExit, OSError):
             with suppress(OSError):

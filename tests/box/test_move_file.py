@@ -274,6 +274,59 @@ def moved_here(old: Path, new: Path, **own: str) -> None:
     move_file.main({"items": [item], "owner": ME})
 
 
+def test_a_model_that_is_still_being_written_stays(tmp_path: Path) -> None:
+    # A copy from a share may stall: neither size nor time changes for a while.
+    old, new = places(tmp_path)
+    with old.open("ab"), pytest.raises(SystemExit, match="still being written by another program"):
+        moved_here(old, new)
+    assert old.read_bytes() == BODY
+    assert list(new.parent.iterdir()) == []
+    moved_here(old, new)
+    assert new.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("step", ["copy", "sha256", "flush"])
+def test_a_model_that_was_written_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    old, new = places(tmp_path)
+    real = getattr(move_file, step)
+
+    def and_more_comes(*words: object) -> object:
+        """Somebody adds to the source after this step, before the first of the next."""
+        done = real(*words)
+        with old.open("ab") as stream:
+            stream.write(b"the rest")
+        return done
+
+    monkeypatch.setattr(move_file, step, and_more_comes)
+    with pytest.raises(SystemExit, match="was written while it was moved"):
+        moved_here(old, new)
+    assert not old.is_symlink()
+    assert old.read_bytes() == BODY + b"the rest"
+
+
+def test_a_copy_that_was_written_since_it_was_compared_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = places(tmp_path)
+    new.write_bytes(BODY)
+    real = _placing.sha256
+
+    def and_more_comes(path: str) -> object:
+        """Somebody adds to the source when both were read."""
+        done = real(path)
+        if path == str(new):
+            with old.open("ab") as stream:
+                stream.write(b"the rest")
+        return done
+
+    monkeypatch.setattr(move_file, "sha256", and_more_comes)
+    with pytest.raises(SystemExit, match="was written while it was moved"):
+        moved_here(old, new)
+    assert old.read_bytes() == BODY + b"the rest"
+
+
 def test_what_appears_meanwhile_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

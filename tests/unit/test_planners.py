@@ -606,6 +606,24 @@ def test_a_model_of_a_former_archive_is_moved_by_its_link_and_hash() -> None:
     assert step.action == "blocked"
 
 
+@pytest.mark.parametrize("pinned", [True, False])
+def test_every_move_says_which_content_it_takes(pinned: bool) -> None:
+    urls = {} if pinned else {"http://h/m": SHA}
+    own = {} if pinned else {"sha256": None}
+    moves = 0
+    for wanted, active, archive, _ in CASES.values():
+        # What was recorded where a former archive was is not asked where more is known.
+        if "former" in active:
+            active = active | {"former": active["former"] | {"recorded": "b" * 64}}
+        files = {ACTIVE: active, ARCHIVE: archive}
+        chosen = model(wanted.tier, url=wanted.url or "http://h/m", **own)
+        found = steps(chosen, Places(ACTIVE, ARCHIVE), files, urls)
+        moved = [step.sha256 for step in found if step.action == "move"]
+        assert moved in ([], [SHA])
+        moves += len(moved)
+    assert moves >= 8
+
+
 def rooms(active: int, archive: int, old: int = 0) -> dict[str, dict[str, int]]:
     """Free bytes of three disks."""
     free = {"/a/loras": active, "/s/loras": archive, "/old/loras": old}
