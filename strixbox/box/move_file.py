@@ -76,6 +76,8 @@ def copy(source: str, new: FileIO) -> str:
             while rest:
                 rest = rest[new.write(rest) :]
     os.fsync(new.fileno())
+    # What is compared afterwards is what the disk gives back, not what the memory still holds.
+    os.posix_fadvise(new.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     info = os.stat(source)
     if info.st_uid != os.geteuid():
         print(f"{source} was of uid {info.st_uid}; it is yours at its new place", flush=True)

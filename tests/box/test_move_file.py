@@ -361,6 +361,29 @@ def test_a_disk_that_knows_no_safe_rename_is_good_enough(
     assert new.read_bytes() == BODY
 
 
+def test_the_disk_is_compared_and_not_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = places(tmp_path)
+    done: list[str] = []
+
+    def noted(module: object, name: str) -> None:
+        """Have calls of a function written down."""
+        real = getattr(module, name)
+
+        def call(*words: object) -> object:
+            done.append(name)
+            return real(*words)
+
+        monkeypatch.setattr(module, name, call)
+
+    noted(os, "fsync")
+    noted(os, "posix_fadvise")
+    noted(move_file, "sha256")
+    moved_here(old, new)
+    assert done[:3] == ["fsync", "posix_fadvise", "sha256"]
+
+
 def test_a_part_that_a_command_of_the_box_writes_is_not_touched(tmp_path: Path) -> None:
     old, new = places(tmp_path)
     part = new.with_name("m.strixbox-part")
