@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Any
 
 from strixbox.box._account import acting_as
-from strixbox.box._model_files import PART, TAG
+from strixbox.box._model_files import PART, TAG, identity, recorded
 
 CHUNK = 1 << 20
 TRIES = 4
@@ -36,18 +36,11 @@ class Records:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            with open(path, encoding="utf-8") as stream:
-                self.data = json.load(stream)
-        except (OSError, ValueError):
-            self.data = {}
-        self.data.setdefault("files", {})
-        self.data.setdefault("urls", {})
+        self.data = recorded(path)
 
     def note(self, item: dict[str, Any], digest: str, info: os.stat_result) -> None:
         """Remember that ``item`` was read while it was ``info``, and had this hash."""
-        identity = [info.st_size, info.st_mtime_ns, info.st_ino]
-        self.data["files"][item["path"]] = {"identity": identity, "sha256": digest}
+        self.data["files"][item["path"]] = {"identity": identity(info), "sha256": digest}
         if item["url"]:
             self.data["urls"].setdefault(item["url"], digest)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)

@@ -15,22 +15,7 @@ from typing import Any
 
 from strixbox.box._account import acting_as
 from strixbox.box._disk import disk
-from strixbox.box._model_files import PART
-
-
-def load(path: str) -> dict[str, Any]:
-    """Records by path; empty where there are none or they were damaged."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            records = json.load(stream)
-    except (OSError, ValueError):
-        return {}
-    return records if isinstance(records, dict) else {}
-
-
-def identity(info: os.stat_result) -> list[int]:
-    """What changes when a file is written or replaced."""
-    return [info.st_size, info.st_mtime_ns, info.st_ino]
+from strixbox.box._model_files import PART, identity, recorded
 
 
 def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
@@ -65,13 +50,14 @@ def look(path: str, records: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "link", "sha256": None, "target": os.readlink(path)}
     if not stat.S_ISREG(info.st_mode):
         return {"kind": "other", "sha256": None}
-    record = records.get(path, {})
-    known = isinstance(record, dict) and record.get("identity") == identity(info)
+    record = records.get(path)
+    if not isinstance(record, dict) or record.get("identity") != identity(info):
+        record = {}
     return {
         "kind": "file",
         "size": info.st_size,
         "inode": [info.st_dev, info.st_ino],
-        "sha256": record["sha256"] if known else None,
+        "sha256": record.get("sha256"),
     }
 
 
@@ -80,14 +66,13 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
 
     Also the hashes that were recorded at first use, by URL, and the ``rooms`` of the directories.
     """
-    records = load(query["records"])
-    urls, known = records.get("urls", {}), records.get("files", {})
+    known = recorded(query["records"])
     with acting_as(query["user"]):
-        files = {path: state(path, known) for path in query["paths"]}
+        files = {path: state(path, known["files"]) for path in query["paths"]}
         former = [found["target"] for found in files.values() if "former" in found]
         folders = {*map(os.path.dirname, [*files, *former])}
         rooms = {folder: disk(folder) for folder in folders}
-    return {"files": files, "urls": urls if isinstance(urls, dict) else {}, "rooms": rooms}
+    return {"files": files, "urls": known["urls"], "rooms": rooms}
 
 
 if __name__ == "__main__":

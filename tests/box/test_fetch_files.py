@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from strixbox.box import fetch_files
-from tests.box.conftest import OTHER, needs_root, started
+from tests.box.conftest import OTHER, asked, needs_root, started
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -207,10 +207,22 @@ def test_only_what_may_pass_is_tried_again(
     assert len(server.ranges) == asked
 
 
-def test_damaged_records_are_made_anew(tmp_path: Path, server: Server) -> None:
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "files.json").write_text("{half")
-    assert fetch(tmp_path, server).read_bytes() == BODY
+@pytest.mark.parametrize("text", ["{half", "[1]", '{"files": [], "urls": 7}', '{"files": null}'])
+def test_damaged_records_are_made_anew(tmp_path: Path, server: Server, text: str) -> None:
+    records = tmp_path / "state" / "files.json"
+    records.parent.mkdir()
+    records.write_text(text)
+    query = {"paths": [str(tmp_path / "m.safetensors")], "records": str(records), "user": None}
+    assert asked("verified_files", query)["urls"] == {}
+    path = fetch(tmp_path, server)
+    assert path.read_bytes() == BODY
+    told = asked("verified_files", query)
+    assert told["files"][str(path)]["sha256"] == SHA256
+    # A record without its hash is none.
+    told = json.loads(records.read_text())
+    del told["files"][str(path)]["sha256"]
+    records.write_text(json.dumps(told))
+    assert asked("verified_files", query)["files"][str(path)]["sha256"] is None
 
 
 def test_a_part_makes_room_for_what_takes_its_place(
