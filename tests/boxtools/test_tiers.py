@@ -355,6 +355,47 @@ def test_a_disk_that_gives_back_something_else(
     assert box.leftovers(root) == []
 
 
+def is_held(part: Path) -> bool:
+    """Whether somebody has a lock on it."""
+    with part.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_part_is_locked_from_its_first_byte_to_its_place(
+    root: Path, copies: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A deploy that begins in between would write into it, and the half of its file be placed.
+    settings, move = prepare(root, "archive")
+    held: list[bool] = []
+
+    def placed(part: Path, target: Path) -> None:
+        held.append(is_held(part))
+        copyfile.place(part, target)
+
+    monkeypatch.setattr(tiers, "place", placed)
+    carry_out(move, settings, lambda _: held.append(is_held(move.part)))
+    assert set(held) == {True}
+    assert moved(settings, move)
+
+
+def test_a_part_that_a_deploy_writes_is_not_touched(root: Path, copies: None) -> None:
+    settings, move = prepare(root, "archive")
+    with move.part.open("wb") as stream:
+        stream.write(b"theirs")
+        stream.flush()
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(Trouble, match="is being written already"):
+            carry_out(move, settings)
+    assert move.part.read_bytes() == b"theirs"
+    assert move.source.read_bytes() == CONTENT
+    carry_out(move, settings)
+    assert moved(settings, move)
+
+
 def test_no_room(root: Path, copies: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, move = prepare(root, "archive")
     monkeypatch.setattr(copyfile, "RESERVE", 1 << 60)
@@ -381,10 +422,9 @@ def test_a_step_that_the_system_refuses(
 def test_clone_where_the_disk_cannot(tmp_path: Path) -> None:
     source = tmp_path / "a"
     source.write_bytes(CONTENT)
-    if copyfile.clone(source, tmp_path / "b"):
-        assert (tmp_path / "b").read_bytes() == CONTENT
-    else:
-        assert not (tmp_path / "b").exists()
+    with (tmp_path / "b").open("wb") as new:
+        cloned = copyfile.clone(source, new.fileno())
+    assert (tmp_path / "b").read_bytes() == (CONTENT if cloned else b"")
 
 
 def test_a_clone_is_moved_into_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,14 @@ page cache.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +35,57 @@ Seen = Callable[[int], None]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+@contextlib.contextmanager
+def held(part: Path) -> Iterator[int]:
+    """A descriptor of a part, begun where there is none, that adds to its end; it is locked.
+
+    Raises:
+        Trouble: where somebody else is writing it.
+    """
+    descriptor = _locked(part)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _locked(part: Path) -> int:
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            info = part.lstat()
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+                part.unlink()  # a link, or a second name of a file: never written into
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(part, flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had it before may have renamed it into place by now: that is no part any more.
+            if _names(part, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Trouble(
+                f"{part} is being written already, by another command or a deploy; wait for it,"
+                " then run this again"
+            ) from None
+        os.close(descriptor)
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Whether a path still names the file that a descriptor is of."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def discard(part: Path) -> None:
+    """Take away what a move that was cut left; what somebody is writing stays."""
+    if os.path.lexists(part):
+        with contextlib.suppress(OSError, Trouble), held(part):
+            part.unlink()
+
+
 def second_name(source: Path, staged: Path) -> bool:
     """Give a file a second name; on one file system nothing needs to be copied."""
     try:
@@ -42,21 +95,20 @@ def second_name(source: Path, staged: Path) -> bool:
     return True
 
 
-def clone(source: Path, part: Path) -> bool:
+def clone(source: Path, new: int) -> bool:
     """Share the source's blocks where the file system can (Btrfs, XFS: ioctl_ficlone(2))."""
-    with source.open("rb") as old, part.open("xb") as new:
+    with source.open("rb") as old:
         try:
-            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+            fcntl.ioctl(new, FICLONE, old.fileno())
         except OSError:
-            pass
-        else:
-            return True
-    part.unlink()
-    return False
+            return False
+    return True
 
 
-def copy(source: Path, part: Path, seen: Seen) -> str:
+def copy(source: Path, part: Path, new: int, seen: Seen) -> str:
     """Copy, hash what is read, and compare with what the disk gives back.
+
+    ``new`` is the empty part's descriptor.
 
     Raises:
         Trouble: where there is no room, or the disk gives back something else.
@@ -70,8 +122,7 @@ def copy(source: Path, part: Path, seen: Seen) -> str:
                 f"{part.parent} has {disk.f_bavail * disk.f_frsize / 2**30:.1f} GiB free and"
                 f" {source.name} needs {size / 2**30:.1f} GiB; make room, then move it again"
             )
-        with part.open("xb", buffering=0) as new:
-            digest = _copy_content(old, new.fileno(), size, seen)
+        digest = _copy_content(old, new, size, seen)
     finally:
         os.close(old)
     if sha256(part, lambda done: seen(size + done)) != digest:
@@ -99,7 +150,7 @@ def _copy_content(old: int, new: int, size: int, seen: Seen) -> str:
             hashed = beside.submit(digest.update, chunk)
             written = 0
             while written < len(chunk):
-                written += os.pwrite(new, chunk[written:], done + written)
+                written += os.write(new, chunk[written:])
             done += len(chunk)
             if done - sent >= pagecache.WINDOW:
                 _send(new, sent, done - sent, SYNC_WRITE)

@@ -8,7 +8,6 @@ overwritten.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from boxtools.catalogue import SUFFIXES
-from boxtools.copyfile import PART, RESERVE, TAG, place
+from boxtools.copyfile import PART, RESERVE, TAG, held, place
 from boxtools.errors import Trouble, WrongUse, system_words
 from boxtools.hashes import sha256
 from boxtools.safetensors import header_trouble
@@ -112,18 +111,10 @@ def download(wanted: Wanted, seen: Seen = lambda _done, _total: None) -> str:
             kept for the next try, unless it is known to be wrong.
     """
     try:
-        # Also the lock against a second download of the same file.
-        with wanted.part.open("ab+") as part:
+        with held(wanted.part) as part:
             try:
-                fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Trouble(
-                    f"{wanted.path} is being downloaded already, by another command or a deploy;"
-                    " wait for it, then run this again"
-                ) from None
-            try:
-                digest = _fetched(wanted, part.fileno(), seen)
-                os.fsync(part.fileno())
+                digest = _fetched(wanted, part, seen)
+                os.fsync(part)
             finally:
                 if not wanted.part.stat().st_size:
                     _forget(wanted)

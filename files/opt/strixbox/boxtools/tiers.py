@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boxtools.catalogue import ModelFile, Tier
-from boxtools.copyfile import PART, Seen, clone, copy, place, second_name, sync
+from boxtools.copyfile import PART, Seen, clone, copy, discard, held, place, second_name, sync
 from boxtools.errors import Trouble, WrongUse
 from boxtools.hashes import sha256
 from boxtools.settings import Settings
@@ -53,7 +53,7 @@ class Move:
     def staged(self) -> Path:
         """A second name of the source until it takes the target's place.
 
-        Never its part: the deploy writes into what it finds there, which would be the source.
+        Never its part, which is written into: that would be the source.
         """
         return _aside(self.target)
 
@@ -193,7 +193,8 @@ def _trouble(move: Move, error: OSError) -> Trouble:
 
 
 def _clean(move: Move) -> None:
-    for path in (move.part, move.staged, _aside(move.source)):
+    discard(move.part)
+    for path in (move.staged, _aside(move.source)):
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -284,22 +285,23 @@ def _own(path: Path, info: os.stat_result) -> None:
 def _bring(move: Move, seen: Seen, copy_only: bool) -> str | None:
     """Have the content at the target, by the cheapest way that the disks allow."""
     source, target, part = move.source, move.target, move.part
-    for old in (part, move.staged):
-        old.unlink(missing_ok=True)  # of an earlier, cut move; never written into
+    move.staged.unlink(missing_ok=True)  # of an earlier, cut move; never written into
     if not copy_only and second_name(source, move.staged):
         place(move.staged, target)
         flush(target.parent)
         return None
     before = source.stat()
     digest = None
-    if copy_only or not clone(source, part):
-        digest = copy(source, part, seen)
-    _own(part, before)
-    shutil.copystat(source, part)  # the times too: plans go by that of the last use
-    sync(part)
-    if _identity(source.stat()) != _identity(before):
-        raise Trouble(f"{source} was written while it was moved; it stays: move it again later")
-    place(part, target)
+    with held(part) as new:
+        os.ftruncate(new, 0)  # an earlier, cut move's
+        if copy_only or not clone(source, new):
+            digest = copy(source, part, new, seen)
+        _own(part, before)
+        shutil.copystat(source, part)  # the times too: plans go by that of the last use
+        os.fsync(new)
+        if _identity(source.stat()) != _identity(before):
+            raise Trouble(f"{source} was written while it was moved; it stays: move it again later")
+        place(part, target)
     flush(target.parent)
     return digest
 
