@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.server
+import errno
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,75 +12,23 @@ from typing import Any
 import pytest
 
 from strixbox.box import fetch_files
+from strixbox.box._headers import header_trouble
 from tests.box.conftest import OTHER, asked, needs_root, started
+from tests.file_server import CONTENT, SHA256, Files, serving
 
-BODY = bytes(range(256)) * 4096  # 1 MiB
-SHA256 = hashlib.sha256(BODY).hexdigest()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves BODY with an ETag and ranges, and the faults that a test asks for."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.cuts: list[int] = []  # bytes after which the next answers end
-        self.status = 200
-        self.kind = "application/octet-stream"
-        self.body = BODY
-        self.tag = '"one"'
-        self.ranges: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        """Address of the file."""
-        return f"http://127.0.0.1:{self.server_address[1]}/m.safetensors"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """One answer."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        """The body, or a part of it."""
-        server = self.server
-        asked = self.headers.get("Range")
-        server.ranges.append(asked)
-        start = 0
-        if asked and self.headers.get("If-Range") == server.tag:
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
-        if start >= len(server.body) > 0 and start:
-            self.send_error(416)
-            return
-        if server.status != 200:
-            self.send_error(server.status)
-            return
-        body = server.body[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Type", server.kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", server.tag)
-        self.end_headers()
-        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Quiet."""
+TAG = '"v1"'
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
     """A running server; waiting between attempts is left out."""
     monkeypatch.setattr("strixbox.box.fetch_files.time.sleep", lambda seconds: None)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    with serving() as one:
+        yield one
 
 
 def fetch(
-    folder: Path, server: Server, sha256: str | None = SHA256, link: Path | None = None
+    folder: Path, server: Files, sha256: str | None = SHA256, link: Path | None = None
 ) -> Path:
     """Have the file, in the place of a link to ``link``; returns its path."""
     item: dict[str, Any] = {
@@ -96,22 +42,22 @@ def fetch(
     return Path(item["path"])
 
 
-def test_a_file_comes_whole_and_is_not_asked_for_again(tmp_path: Path, server: Server) -> None:
+def test_a_file_comes_whole_and_is_not_asked_for_again(tmp_path: Path, server: Files) -> None:
     path = fetch(tmp_path, server)
     fetch(tmp_path, server)
-    assert path.read_bytes() == BODY
+    assert path.read_bytes() == CONTENT
     assert server.ranges == [None]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.safetensors", "state"]
 
 
-def test_a_link_that_leads_nowhere_is_replaced(tmp_path: Path, server: Server) -> None:
+def test_a_link_that_leads_nowhere_is_replaced(tmp_path: Path, server: Files) -> None:
     gone, place = tmp_path / "archive" / "m", tmp_path / "m.safetensors"
     place.symlink_to(gone)
-    assert fetch(tmp_path, server, link=gone).read_bytes() == BODY
+    assert fetch(tmp_path, server, link=gone).read_bytes() == CONTENT
     assert not place.is_symlink()
 
 
-def test_a_link_that_leads_elsewhere_stays(tmp_path: Path, server: Server) -> None:
+def test_a_link_that_leads_elsewhere_stays(tmp_path: Path, server: Files) -> None:
     # The disk was mounted meanwhile, or its owner has led the link anew.
     gone, place = tmp_path / "gone", tmp_path / "m.safetensors"
     (tmp_path / "there").write_text("mine")
@@ -124,55 +70,33 @@ def test_a_link_that_leads_elsewhere_stays(tmp_path: Path, server: Server) -> No
     assert (tmp_path / "there").read_text() == "mine"
 
 
-def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, server: Server) -> None:
+def test_a_cut_download_goes_on_where_it_was_cut(tmp_path: Path, server: Files) -> None:
     server.cuts = [300_000, 200_000]
-    assert fetch(tmp_path, server).read_bytes() == BODY
+    assert fetch(tmp_path, server).read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_the_next_run_goes_on_too(tmp_path: Path, server: Server) -> None:
-    server.cuts = [1000] * fetch_files.TRIES
-    with pytest.raises(SystemExit, match="continued by the next run"):
-        fetch(tmp_path, server)
+def test_the_next_run_goes_on_too(tmp_path: Path, server: Files) -> None:
+    server.cuts = [1000]
+    sleeps: list[None] = []
+
+    def and_is_gone(_: object) -> None:
+        """The server does not answer any more once something came."""
+        sleeps.append(None)
+        server.broken = 99
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strixbox.box.fetch_files.time.sleep", and_is_gone)
+        with pytest.raises(SystemExit, match=r"answers 503\); what came is kept and continued"):
+            fetch(tmp_path, server)
+    assert len(sleeps) == fetch_files.TRIES - 1
     assert not (tmp_path / "m.safetensors").exists()
-    assert fetch(tmp_path, server).read_bytes() == BODY
-    assert server.ranges[-1] == f"bytes={1000 * fetch_files.TRIES}-"
+    server.broken = 0
+    assert fetch(tmp_path, server).read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=1000-"
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(tmp_path: Path, server: Server) -> None:
-    server.cuts = [1000] * fetch_files.TRIES
-    with pytest.raises(SystemExit):
-        fetch(tmp_path, server)
-    server.tag, server.body = '"two"', BODY[::-1]
-    path = fetch(tmp_path, server, hashlib.sha256(BODY[::-1]).hexdigest())
-    assert path.read_bytes() == BODY[::-1]
-
-
-def test_a_part_longer_than_the_file_is_begun_anew(tmp_path: Path, server: Server) -> None:
-    (tmp_path / "m.safetensors.strixbox-part").write_bytes(BODY + b"more")
-    (tmp_path / "m.safetensors.strixbox-part.etag").write_text(server.tag)
-    assert fetch(tmp_path, server).read_bytes() == BODY
-
-
-def test_a_part_without_a_tag_is_begun_anew(tmp_path: Path, server: Server) -> None:
-    (tmp_path / "m.safetensors.strixbox-part").write_bytes(b"something else")
-    assert fetch(tmp_path, server).read_bytes() == BODY
-
-
-def test_a_browsers_download_of_the_same_name_stays(tmp_path: Path, server: Server) -> None:
-    theirs = tmp_path / "m.safetensors.part"
-    theirs.write_bytes(b"half")
-    assert fetch(tmp_path, server).read_bytes() == BODY
-    assert theirs.read_bytes() == b"half"
-
-
-def test_a_wrong_hash_is_not_used(tmp_path: Path, server: Server) -> None:
-    with pytest.raises(SystemExit, match=f"has sha256 {SHA256}, not {'0' * 64}"):
-        fetch(tmp_path, server, "0" * 64)
-    assert not list(tmp_path.glob("m.*"))
-
-
-def test_a_users_file_is_never_overwritten(tmp_path: Path, server: Server) -> None:
+def test_a_users_file_is_never_overwritten(tmp_path: Path, server: Files) -> None:
     mine = tmp_path / "m.safetensors"
     mine.write_bytes(b"mine")
     with pytest.raises(SystemExit, match="left alone: move it away"):
@@ -181,41 +105,22 @@ def test_a_users_file_is_never_overwritten(tmp_path: Path, server: Server) -> No
     assert server.ranges == []
 
 
-def test_the_hash_of_first_use_binds_ever_after(tmp_path: Path, server: Server) -> None:
+def test_the_hash_of_first_use_binds_ever_after(tmp_path: Path, server: Files) -> None:
     fetch(tmp_path, server, None).unlink()
-    server.body = BODY[::-1]
+    server.content = CONTENT[::-1]
     with pytest.raises(SystemExit, match="it was not used"):
         fetch(tmp_path, server, None)
 
 
-def test_a_web_page_is_told_from_a_file(tmp_path: Path, server: Server) -> None:
-    server.kind = "text/html; charset=utf-8"
-    with pytest.raises(SystemExit, match="a login page"):
-        fetch(tmp_path, server)
-
-
-@pytest.mark.parametrize(
-    ("status", "words", "asked"),
-    [(404, "the server answers 404", 1), (503, "continued by the next run", fetch_files.TRIES)],
-)
-def test_only_what_may_pass_is_tried_again(
-    tmp_path: Path, server: Server, status: int, words: str, asked: int
-) -> None:
-    server.status = status
-    with pytest.raises(SystemExit, match=words):
-        fetch(tmp_path, server)
-    assert len(server.ranges) == asked
-
-
 @pytest.mark.parametrize("text", ["{half", "[1]", '{"files": [], "urls": 7}', '{"files": null}'])
-def test_damaged_records_are_made_anew(tmp_path: Path, server: Server, text: str) -> None:
+def test_damaged_records_are_made_anew(tmp_path: Path, server: Files, text: str) -> None:
     records = tmp_path / "state" / "files.json"
     records.parent.mkdir()
     records.write_text(text)
     query = {"paths": [str(tmp_path / "m.safetensors")], "records": str(records), "user": None}
     assert asked("verified_files", query)["urls"] == {}
     path = fetch(tmp_path, server)
-    assert path.read_bytes() == BODY
+    assert path.read_bytes() == CONTENT
     told = asked("verified_files", query)
     assert told["files"][str(path)]["sha256"] == SHA256
     # A record without its hash is none.
@@ -226,17 +131,75 @@ def test_damaged_records_are_made_anew(tmp_path: Path, server: Server, text: str
 
 
 def test_a_part_makes_room_for_what_takes_its_place(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of another file, so that it is not continued; its bytes count as room.
-    (tmp_path / "m.safetensors.strixbox-part").write_bytes(bytes(len(BODY) - 10))
-    asked: list[int] = []
-    monkeypatch.setattr(fetch_files, "_room", lambda path, needed: asked.append(needed))
-    assert fetch(tmp_path, server).read_bytes() == BODY
-    assert asked == [10]
+    part = tmp_path / "m.safetensors.strixbox-part"
+    part.write_bytes(bytes(1000))
+
+    def room(path: str) -> os.statvfs_result:
+        """The disk is full for as long as the old part takes room."""
+        blocks = 0 if part.stat().st_size else 1 << 40
+        return os.statvfs_result((1, 1, blocks, blocks, blocks, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(os, "statvfs", room)
+    assert fetch(tmp_path, server).read_bytes() == CONTENT
 
 
-def fetched_as_other(folder: Path, server: Server, records: Path) -> tuple[int, str]:
+def test_no_room_is_told_before_anything_comes(
+    tmp_path: Path, server: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, fits in ((len(CONTENT), False), (len(CONTENT) * 2, True)):
+        state = os.statvfs_result((1, 1, free, free, free, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda path, state=state: state)
+        if fits:
+            assert fetch(tmp_path, server).read_bytes() == CONTENT
+        else:
+            with pytest.raises(SystemExit, match="free disk room and run again"):
+                fetch(tmp_path, server)
+            assert not list(tmp_path.glob("m.*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "mend"),
+    [(errno.ENOSPC, "free disk room there"), (errno.EIO, r"see its directory \(ls -ld .*dmesg\)")],
+)
+def test_what_the_disk_refuses_is_a_sentence_with_its_mend(
+    tmp_path: Path, server: Files, monkeypatch: pytest.MonkeyPatch, number: int, mend: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fetch_files.Part, "add", refused)
+    with pytest.raises(SystemExit, match=f"{os.strerror(number)}; {mend}"):
+        fetch(tmp_path, server)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("torch.whl", b"not a zip", "it is no zip archive"),
+        ("m.ckpt", b'{"error": "no such model"}', "it is a text"),
+        ("m.ckpt", b"", "it is a text"),
+        ("m.ckpt", b"\x80\x02weights", ""),
+        ("m.safetensors", b"\x02" + bytes(7) + b"[]", "is no JSON of tensors"),
+        ("m.safetensors", b"\x09" + bytes(7) + b'{"x": {}}', "is no JSON of tensors"),
+        ("m.safetensors", b"\x02" + bytes(7) + b"{}", ""),
+        ("m.SFT", CONTENT, ""),
+        ("m.sft", CONTENT[:-1], "1 bytes are missing"),
+    ],
+)
+def test_what_may_be_recorded_at_first_use(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    path = tmp_path / "part"
+    path.write_bytes(content)
+    told = header_trouble(str(path), name)
+    assert said in told
+    assert bool(told) is bool(said)
+
+
+def fetched_as_other(folder: Path, server: Files, records: Path) -> tuple[int, str]:
     """Have the file as root has it for another account; exit code and last words."""
     item = {
         "url": server.url,
@@ -251,7 +214,7 @@ def fetched_as_other(folder: Path, server: Server, records: Path) -> tuple[int, 
 
 @needs_root
 def test_what_is_a_users_is_written_by_the_user_and_recorded_by_root(
-    theirs: Path, server: Server, tmp_path: Path
+    theirs: Path, server: Files, tmp_path: Path
 ) -> None:
     records = tmp_path / "state" / "files.json"
     assert fetched_as_other(theirs, server, records) == (0, "")
@@ -269,7 +232,7 @@ def test_what_is_a_users_is_written_by_the_user_and_recorded_by_root(
 )
 @pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to", "pipe"])
 def test_nothing_planted_leads_root_elsewhere(
-    theirs: Path, server: Server, tmp_path: Path, secret: Path, name: str, kind: str
+    theirs: Path, server: Files, tmp_path: Path, secret: Path, name: str, kind: str
 ) -> None:
     if kind == "pipe":
         os.mkfifo(theirs / name)
@@ -277,13 +240,13 @@ def test_nothing_planted_leads_root_elsewhere(
         getattr(theirs / name, kind)(secret)
     code, said = fetched_as_other(theirs, server, tmp_path / "files.json")
     assert code == 0, said
-    assert (theirs / "m.safetensors").read_bytes() == BODY
+    assert (theirs / "m.safetensors").read_bytes() == CONTENT
     assert [entry.name for entry in theirs.iterdir()] == ["m.safetensors"]
 
 
 @needs_root
 def test_a_link_in_a_models_place_is_not_read_as_root(
-    theirs: Path, server: Server, tmp_path: Path, secret: Path
+    theirs: Path, server: Files, tmp_path: Path, secret: Path
 ) -> None:
     (theirs / "m.safetensors").symlink_to(secret)
     code, said = fetched_as_other(theirs, server, tmp_path / "files.json")
@@ -293,7 +256,7 @@ def test_a_link_in_a_models_place_is_not_read_as_root(
 
 @needs_root
 def test_a_folder_that_leads_to_roots_is_refused(
-    theirs: Path, server: Server, tmp_path: Path
+    theirs: Path, server: Files, tmp_path: Path
 ) -> None:
     (theirs / "loras").symlink_to(tmp_path)
     before = sorted(tmp_path.iterdir())
@@ -304,10 +267,10 @@ def test_a_folder_that_leads_to_roots_is_refused(
 
 
 @needs_root
-def test_a_part_that_root_began_is_begun_anew(theirs: Path, server: Server, tmp_path: Path) -> None:
+def test_a_part_that_root_began_is_begun_anew(theirs: Path, server: Files, tmp_path: Path) -> None:
     part = theirs / "m.safetensors.strixbox-part"
-    part.write_bytes(BODY[:1000])
-    (theirs / "m.safetensors.strixbox-part.etag").write_text(server.tag)
+    part.write_bytes(CONTENT[:1000])
+    (theirs / "m.safetensors.strixbox-part.etag").write_text(TAG)
     assert fetched_as_other(theirs, server, tmp_path / "files.json") == (0, "")
-    assert (theirs / "m.safetensors").read_bytes() == BODY
+    assert (theirs / "m.safetensors").read_bytes() == CONTENT
     assert server.ranges == [None]

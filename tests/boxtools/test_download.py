@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import random
-import struct
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,81 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.boxtools import box
-
-HEADER = b'{"x":{"dtype":"U8","shape":[3000000],"data_offsets":[0,3000000]}}'
-CONTENT = struct.pack("<Q", len(HEADER)) + HEADER
-CONTENT += random.Random(3).randbytes(3_000_000)  # noqa: S311 - the same bytes every time
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Files(ThreadingHTTPServer):
-    """A server of one file that can misbehave."""
-
-    daemon_threads = True
-    content = CONTENT
-    tag = '"v1"'
-    status = 200
-    kind = "application/octet-stream"
-    cut_after = 0  # bytes of the body, for the next ``cuts`` answers
-    cuts = 0
-    told_length = True
-    wrong_range = False
-    broken = 0  # answers of 503 to come
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str | None, str | None]] = []  # Range, If-Range
-
-    def handle_error(self, *_: object) -> None:
-        """Clients that go away are meant here."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/models/x.safetensors?token=secret"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Files
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        server = self.server
-        wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        server.asked.append((wanted, condition))
-        begin = 0
-        status = server.status
-        if server.broken:
-            server.broken -= 1
-            status = 503
-        elif status == 200 and wanted and condition == server.tag:
-            begin = int(wanted.removeprefix("bytes=").rstrip("-"))
-            status = 416 if begin > len(server.content) else 206
-        body = server.content[begin:]
-        self.send_response(status)
-        self.send_header("Content-Type", server.kind)
-        if server.tag:
-            self.send_header("ETag", server.tag)
-        if status == 206:
-            told = begin + 1 if server.wrong_range else begin
-            last = len(server.content) - 1
-            self.send_header("Content-Range", f"bytes {told}-{last}/{len(server.content)}")
-        if server.told_length:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if server.cuts:
-            server.cuts -= 1
-            body = body[: server.cut_after]
-        self.wfile.write(body)
+from tests.file_server import CONTENT, SHA256, Files, serving
 
 
 @pytest.fixture
 def server() -> Iterator[Files]:
-    with Files() as one:
-        threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    with serving() as one:
         yield one
-        one.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +43,7 @@ def test_a_file_comes_whole(wanted: Wanted) -> None:
 
 
 def test_a_cut_goes_on_where_it_was(wanted: Wanted, server: Files) -> None:
-    server.cuts, server.cut_after = 2, 1_000_000
+    server.cuts = [1_000_000] * 2
     assert download(wanted) == SHA256
     assert wanted.path.read_bytes() == CONTENT
     kept = 1_000_000 // module.CHUNK * module.CHUNK
@@ -152,7 +80,7 @@ def test_a_part_that_is_too_long_is_begun_anew(wanted: Wanted) -> None:
 
 def test_a_weak_tag_is_not_used_for_ranges(wanted: Wanted, server: Files) -> None:
     server.tag = 'W/"v1"'
-    server.cuts, server.cut_after = 1, 1000
+    server.cuts = [1000]
     assert download(wanted) == SHA256
     assert server.asked == [(None, None), (None, None)]
 
@@ -185,7 +113,7 @@ def test_a_server_that_does_not(wanted: Wanted, server: Files) -> None:
 
 
 def test_what_came_is_kept(wanted: Wanted, server: Files) -> None:
-    server.cuts, server.cut_after = 1, 100_000
+    server.cuts = [100_000]
 
     def stop(done: int, _: int | None) -> None:
         server.broken = 99

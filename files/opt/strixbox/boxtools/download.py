@@ -29,6 +29,11 @@ from boxtools.statefile import flush
 CHUNK = 64 << 10  # what of it came is lost where the connection ends within one
 TRIES = 5  # without a byte in between
 TIMEOUT = (15, 60)  # seconds to connect, and between two packets
+PAGES = {
+    "text/html": "a web page",
+    "application/xhtml+xml": "a web page",
+    "application/json": "a message (JSON)",
+}
 Seen = Callable[[int, int | None], None]
 """Is told the bytes that are there, and the whole length where the server says it."""
 
@@ -239,14 +244,22 @@ def _transfer(wanted: Wanted, part: Part, http: requests.Session, seen: Seen) ->
     except (requests.RequestException, ValueError) as error:
         raise Cut(_reason(error)) from None
     with answer:
+        told = answer.headers.get("Content-Range", "")
+        if part.length and answer.status_code == 416 and told == f"bytes */{part.length}":
+            return  # the whole had come, and was not in its place yet
         _refuse(wanted, part, answer)
         resumed = answer.status_code == 206
         length = answer.headers.get("Content-Length", "")
         coming = int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
-        if resumed and not _continues(answer.headers.get("Content-Range", ""), part.length):
+        if resumed and not _continues(told, part.length):
             raise Trouble(
                 f"{wanted.told}: the server sends another range than was asked for; remove"
                 f" {wanted.part} and run the command again"
+            )
+        if coming is None and wanted.sha256 is None:
+            raise Trouble(
+                f"{wanted.told}: the server does not say how long the file is, so half of it could"
+                " not be told from the whole; give its sha256"
             )
         if not resumed:
             part.clear()
@@ -261,7 +274,7 @@ def _transfer(wanted: Wanted, part: Part, http: requests.Session, seen: Seen) ->
 
 def _refuse(wanted: Wanted, part: Part, answer: requests.Response) -> None:
     status = answer.status_code
-    if status == 416:  # the part is longer than the file
+    if status == 416:
         part.clear()
         raise Cut("the file has changed on the server")
     if status >= 500 or status in (408, 429):
@@ -273,9 +286,9 @@ def _refuse(wanted: Wanted, part: Part, answer: requests.Response) -> None:
             f" ({hint.get(status, 'not a download')}); open it in a browser and mend the URL"
         )
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml"):
+    if kind in PAGES:
         raise Trouble(
-            f"{wanted.told} cannot be had: the server sends a web page in its place (a login"
+            f"{wanted.told} cannot be had: the server sends {PAGES[kind]} in its place (a login"
             " page?); open it in a browser and mend the URL"
         )
 
