@@ -16,7 +16,7 @@ WORDS: dict[Action, str] = {
     "adopt": "is there, and its content is to be checked by its sha256",
     "move": "is to be moved here from {source}",
     "link": "is to be a link to {source}",
-    "blocked": "is something else than the model, and in its way",
+    "blocked": "is {stands}, and in the way of the model",
     "missing": "is not there, and the model has no url",
 }
 
@@ -28,6 +28,7 @@ class Step:
     + source: what is moved or linked to; of a download, where the link leads that it replaces
     + link: where a move leaves a link, for ComfyUI to find the model by
     + sha256: the content that a move takes only; None: any
+    + stands: what is in the way
     """
 
     action: Action
@@ -36,10 +37,11 @@ class Step:
     source: str = ""
     link: str = ""
     sha256: str | None = None
+    stands: str = ""
 
     def words(self) -> str:
         """What is to be done, for somebody who does not know this program."""
-        told = WORDS[self.action].format(source=self.source)
+        told = WORDS[self.action].format(source=self.source, stands=self.stands)
         if self.action in ("fetch", "missing") and self.source:
             told += f" (the link leads to {self.source}, where nothing is)"
         return f"{self.path} {told}"
@@ -111,7 +113,7 @@ def _at_home(
     leads = at_home.get("target") if at_home["kind"] == "link" else None
     ours = leads == other or (home == places.active and former)
     if at_home["kind"] == "other" or (leads and not ours):
-        return [Step("blocked", model, home)]
+        return [_blocked(model, home, at_home)]
     kept = places.active if home != places.active else ""
     if other and at_other["kind"] == "file":
         return [Step("move", model, home, other, kept, wanted)]
@@ -119,7 +121,7 @@ def _at_home(
         source = files[places.active]["target"]
         return [Step("move", model, home, source, kept, wanted or former["recorded"])]
     if former and former["kind"] != "absent":
-        return [Step("blocked", model, places.active)]
+        return [_blocked(model, places.active, files[places.active])]
     return [Step("fetch" if model.url else "missing", model, home, leads or "")]
 
 
@@ -136,12 +138,25 @@ def _led_anew(
         return Step("move", model, home, source, places.active, wanted)
     if former and former["kind"] in ("file", "absent"):
         return Step("link", model, places.active, home)
-    return Step("blocked", model, places.active)
+    return _blocked(model, places.active, link)
 
 
 def _wanted(model: Model, urls: Mapping[str, str]) -> str | None:
     """The content that a model has: by the manifest, or as it was at first use."""
     return model.sha256 or urls.get(model.url or "")
+
+
+def _blocked(model: Model, path: str, state: State) -> Step:
+    """What stands at a path is somebody's, and no file."""
+    stands = _named(state)
+    former = _former(state)
+    if former and former["kind"] not in ("file", "absent"):
+        stands += f", which is {_named(former)}"
+    return Step("blocked", model, path, stands=stands)
+
+
+def _named(state: State) -> str:
+    return f"a link to {state['target']}" if state["kind"] == "link" else str(state["what"])
 
 
 def _former(link: State) -> State | None:
@@ -181,19 +196,16 @@ def plan(
 
 def obstacles(todo: list[Step]) -> list[tuple[str, str]]:
     """What stops the steps as a whole: evidence and mend."""
-    blocked = [step.path for step in todo if step.action == "blocked"]
+    blocked = [step for step in todo if step.action == "blocked"]
     missing = [step.words() for step in todo if step.action == "missing"]
     found = []
     if blocked:
-        evidence = (
-            f"{', '.join(blocked)} is in the way: a link that leads elsewhere than to this box's"
-            " models_archive, or no file"
-        )
-        mend = (
-            "if it leads into an archive, set models_archive to that; else move it away; then run"
-            " again"
-        )
-        found.append((evidence, mend))
+        mend = "move it away"
+        if any(step.stands.startswith("a link to ") for step in blocked):
+            mend = (
+                "where a link leads into an archive set models_archive to that, else move it away"
+            )
+        found.append(("; ".join(step.words() for step in blocked), f"{mend}; then run again"))
     if missing:
         mend = "put it there (or mount its disk), or give it a url in models_manifest"
         found.append(("; ".join(missing), mend))

@@ -17,10 +17,19 @@ from strixbox.box._account import acting_as
 from strixbox.box._disk import disk
 from strixbox.box._model_files import PART, identity, recorded
 
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
 
 def state(path: str, records: dict[str, Any]) -> dict[str, Any]:
     """``kind``, ``size``, ``inode``, ``sha256`` where verified; of a link the ``target``.
 
+    Of the kind "other" ``what`` has the words.
     ``part`` has the bytes of a download or move of it that was cut. Where a link leads to a path
     that has a record, ``former`` is the state there, with the ``recorded`` sha256.
     """
@@ -49,7 +58,7 @@ def look(path: str, records: dict[str, Any]) -> dict[str, Any]:
     if stat.S_ISLNK(info.st_mode):
         return {"kind": "link", "sha256": None, "target": os.readlink(path)}
     if not stat.S_ISREG(info.st_mode):
-        return {"kind": "other", "sha256": None}
+        return {"kind": "other", "sha256": None, "what": KINDS[stat.S_IFMT(info.st_mode)]}
     record = records.get(path)
     if not isinstance(record, dict) or record.get("identity") != identity(info):
         record = {}

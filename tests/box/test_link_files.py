@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.box.conftest import ME, OTHER, asked, needs_root, started
+
+
+def listens(path: Path) -> None:
+    """Have a socket."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
 
 
 def test_a_link_is_made_and_replaced_but_no_file_is(tmp_path: Path) -> None:
@@ -43,6 +52,18 @@ def test_what_the_user_alone_may_see_is_looked_at_as_the_user(theirs: Path, tmp_
     with pytest.raises(subprocess.CalledProcessError) as refused:
         asked("verified_files", query)
     assert f"{tmp_path / 'hidden'} cannot be looked at: Permission denied" in refused.value.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "what"), [(Path.mkdir, "a directory"), (os.mkfifo, "a pipe"), (listens, "a socket")]
+)
+def test_what_is_no_file_has_its_name(
+    tmp_path: Path, make: Callable[[Path], object], what: str
+) -> None:
+    make(tmp_path / "m")
+    query = {"paths": [str(tmp_path / "m"), "/dev/null"], "records": "/none", "user": ME}
+    told = asked("verified_files", query)["files"]
+    assert [state["what"] for state in told.values()] == [what, "a device"]
 
 
 def test_a_link_to_where_a_model_was_managed_is_known(tmp_path: Path) -> None:

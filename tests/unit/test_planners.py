@@ -14,7 +14,7 @@ from strixbox.codes import CODES
 from strixbox.config import Config, Model
 from strixbox.generation import Generation
 from strixbox.layout import GENERATIONS
-from strixbox.models import Places, Step, crowded, plan, steps
+from strixbox.models import Places, Step, crowded, obstacles, plan, steps
 from strixbox.operations.apt import allowed, not_installable
 from strixbox.operations.base import BoxTrouble
 from strixbox.operations.release import (
@@ -512,6 +512,7 @@ def test_a_rehearsal_must_end_with_every_package_at_the_release(
 # --- models -----------------------------------------------------------------------------------
 
 ABSENT = {"kind": "absent", "sha256": None}
+FOLDER = {"kind": "other", "sha256": None, "what": "a directory"}
 SHA = "a" * 64
 ACTIVE, ARCHIVE, OLD = "/a/loras/m", "/s/loras/m", "/old/loras/m"
 
@@ -542,7 +543,7 @@ CASES: dict[str, tuple[Model, dict[str, Any], dict[str, Any], list[str]]] = {
     "in the archive": (model(), ABSENT, file(), ["move"]),
     "in the archive, linked": (model(), link(ARCHIVE), file(), ["move"]),
     "a link elsewhere": (model(), link("/elsewhere"), ABSENT, ["blocked"]),
-    "something else there": (model(), {"kind": "other", "sha256": None}, ABSENT, ["blocked"]),
+    "something else there": (model(), FOLDER, ABSENT, ["blocked"]),
     "a move that was cut": (model(), file(None), file(), ["adopt", "move"]),
     "a copy of the user's": (model(), file(), file(None), []),
     "a copy with another content": (model(), file(), file("b" * 64), []),
@@ -622,6 +623,30 @@ def test_every_move_says_which_content_it_takes(pinned: bool) -> None:
         assert moved in ([], [SHA])
         moves += len(moved)
     assert moves >= 8
+
+
+@pytest.mark.parametrize(
+    ("stands", "words", "mend"),
+    [
+        (FOLDER, f"{ACTIVE} is a directory, and in the way of the model", "move it away;"),
+        (
+            link("/x"),
+            f"{ACTIVE} is a link to /x, and in the way of the model",
+            "set models_archive",
+        ),
+        (link(OLD, FOLDER), f"{ACTIVE} is a link to {OLD}, which is a directory, and in", "set"),
+        (link(OLD, link("/x")), f"{ACTIVE} is a link to {OLD}, which is a link to /x, and", "set"),
+    ],
+)
+def test_what_is_in_the_way_is_named(stands: dict[str, Any], words: str, mend: str) -> None:
+    blocked = steps(model(), Places(ACTIVE, ARCHIVE), {ACTIVE: stands, ARCHIVE: ABSENT}, {})
+    ((evidence, told),) = obstacles(blocked)
+    assert evidence.startswith(words)
+    assert mend in told
+    both = [*blocked, *steps(model(), Places("/b/m", None), {"/b/m": FOLDER}, {})]
+    ((evidence, _),) = obstacles(both)
+    assert evidence.startswith(words)
+    assert evidence.endswith("; /b/m is a directory, and in the way of the model")
 
 
 def rooms(active: int, archive: int, old: int = 0) -> dict[str, dict[str, int]]:
