@@ -12,8 +12,8 @@ from strixbox.box._atomic import ASIDE, flush_directory
 def move(path: str, target: str) -> None:
     """Move a file or a tree; at every instant one of the two is whole, and none is half.
 
-    But for a directory that is not renamed even in its own place: overlayfs does not do that
-    (EXDEV, without redirect_dir), nor does any system with a mount point. It goes piece by piece.
+    The exception is a directory that cannot be renamed at all, on overlayfs without redirect_dir
+    or because it is a mount point: once its copy is in place, its files are deleted one by one.
     """
     aside, going = target + ASIDE, path + ASIDE
     discard(aside)

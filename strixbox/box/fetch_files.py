@@ -137,8 +137,8 @@ def download(item: dict[str, Any], part: Part, wanted: str | None) -> None:
             print(f"{part.name}: {cut}; try {tries} of {TRIES}", flush=True)
             if tries >= TRIES:
                 raise SystemExit(
-                    f"{item['url']} could not be downloaded ({cut}); what came is kept and"
-                    " continued by the next run: see that the box reaches it, then run again"
+                    f"{item['url']} could not be downloaded ({cut}); the downloaded part is kept and"
+                    " the next run resumes it: see that the box reaches it, then run again"
                 ) from None
             time.sleep(min(2**tries, 16) * 0.25)
         else:

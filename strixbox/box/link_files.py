@@ -18,7 +18,7 @@ from strixbox.box._links import point
 def link(path: str, target: str) -> None:
     """Have a link at ``path``."""
     if os.path.lexists(path) and not os.path.islink(path):
-        raise SystemExit(f"{path} is a file of its own; move it away and run again")
+        raise SystemExit(f"{path} is a file or directory, not a link; move it away and run again")
     point(path, target)
 
 

@@ -169,7 +169,7 @@ def bring(item: dict[str, Any], before: list[int]) -> None:
 def lead(link: str, target: str, source: str) -> None:
     """Have a link; nothing but a link or the source itself is replaced by it."""
     if link != source and os.path.lexists(link) and not os.path.islink(link):
-        raise SystemExit(f"{link} is a file of its own; move it away and run again")
+        raise SystemExit(f"{link} is a file or directory, not a link; move it away and run again")
     point(link, target)
     flush(os.path.dirname(link))
 

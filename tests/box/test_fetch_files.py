@@ -87,7 +87,9 @@ def test_the_next_run_goes_on_too(tmp_path: Path, server: Files) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("strixbox.box.fetch_files.time.sleep", and_is_gone)
-        with pytest.raises(SystemExit, match=r"answers 503\); what came is kept and continued"):
+        with pytest.raises(
+            SystemExit, match=r"answers 503\); the downloaded part is kept and the next run"
+        ):
             fetch(tmp_path, server)
     assert len(sleeps) == fetch_files.TRIES - 1
     assert not (tmp_path / "m.safetensors").exists()

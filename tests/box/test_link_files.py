@@ -27,7 +27,7 @@ def test_a_link_is_made_and_replaced_but_no_file_is(tmp_path: Path) -> None:
     links = [[str(path), "/new"], [str(mine), "/new"]]
     answer = started("link_files", {"links": links, "owner": ME})
     assert path.readlink() == Path("/new")
-    assert f"{mine} is a file of its own; move it away" in answer.stderr
+    assert f"{mine} is a file or directory, not a link; move it away" in answer.stderr
     assert mine.read_text() == "mine"
 
 

@@ -118,7 +118,7 @@ def test_a_file_in_the_links_place_stays(tmp_path: Path) -> None:
     link = str(tmp_path / "active")
     item = {"source": str(old), "target": str(new), "link": link, "sha256": None}
     answer = started("move_file", {"items": [item], "owner": ME})
-    assert "is a file of its own" in answer.stderr
+    assert "is a file or directory, not a link" in answer.stderr
     assert (tmp_path / "active").read_text() == "mine"
     assert old.read_bytes() == BODY
 

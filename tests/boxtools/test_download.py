@@ -123,7 +123,10 @@ def test_what_came_is_kept(wanted: Wanted, server: Files) -> None:
     assert wanted.part.read_bytes() == CONTENT[: module.CHUNK]
     assert not wanted.path.exists()
     server.broken, server.status = 0, 404
-    with pytest.raises(Trouble, match=r"answers 404 .*what came \(65536 bytes\) is kept"):
+    with pytest.raises(
+        Trouble,
+        match=r"answers 404 .*downloaded part \(65536 bytes\) is kept and the next run resumes it",
+    ):
         download(wanted)
     assert wanted.part.read_bytes() == CONTENT[: module.CHUNK]
 

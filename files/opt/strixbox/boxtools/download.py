@@ -211,7 +211,7 @@ def _fetched(wanted: Wanted, descriptor: int, seen: Seen) -> str:
     except Trouble as trouble:
         if not part.length:
             raise
-        kept = f"what came ({part.length} bytes) is kept and continued by the next run"
+        kept = f"the downloaded part ({part.length} bytes) is kept and the next run resumes it"
         raise Trouble(f"{trouble}; {kept}") from None
 
 
