@@ -14,3 +14,14 @@ def point(link: str, target: str) -> None:
         os.unlink(aside)
     os.symlink(target, aside)
     os.replace(aside, link)
+
+
+def lead(link: str, target: str) -> None:
+    """Have ``link`` lead to ``target``; nothing but a link is replaced by it.
+
+    Raises:
+        SystemExit: where something else stands there.
+    """
+    if os.path.lexists(link) and not os.path.islink(link):
+        raise SystemExit(f"{link} is a file or directory, not a link; move it away and run again")
+    point(link, target)

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from strixbox.box._account import acting_as
 from strixbox.box._headers import header_trouble
 from strixbox.box._model_files import PART, TAG, identity, recorded
-from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
+from strixbox.box._placing import CHUNK, held, mend, place, sha256, unfollowed
 
 TRIES = 5  # without a byte in between
 RESERVE = 256 << 20  # bytes that a download leaves free on its disk
@@ -137,8 +137,8 @@ def download(item: dict[str, Any], part: Part, wanted: str | None) -> None:
             print(f"{part.name}: {cut}; try {tries} of {TRIES}", flush=True)
             if tries >= TRIES:
                 raise SystemExit(
-                    f"{item['url']} could not be downloaded ({cut}); the downloaded part is kept and"
-                    " the next run resumes it: see that the box reaches it, then run again"
+                    f"{item['url']} could not be downloaded ({cut}); the downloaded part is kept"
+                    " and the next run resumes it: see that the box reaches it, then run again"
                 ) from None
             time.sleep(min(2**tries, 16) * 0.25)
         else:
@@ -324,11 +324,7 @@ def trouble(error: OSError, item: dict[str, Any]) -> str:
         return (
             f"{path} is a link where a file is wanted; it was left alone: move it away, run again"
         )
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        mend = f"free disk room there (df -h {os.path.dirname(path)})"
-    else:
-        mend = f"see its directory (ls -ld {os.path.dirname(path)}) and the disk (sudo dmesg)"
-    return f"{path} could not be written: {error.strerror}; {mend}, then run again"
+    return f"{path} could not be written: {error.strerror}; {mend(error, path)}, then run again"
 
 
 def main(order: dict[str, Any]) -> None:

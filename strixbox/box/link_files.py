@@ -12,14 +12,7 @@ import sys
 from typing import Any
 
 from strixbox.box._account import become
-from strixbox.box._links import point
-
-
-def link(path: str, target: str) -> None:
-    """Have a link at ``path``."""
-    if os.path.lexists(path) and not os.path.islink(path):
-        raise SystemExit(f"{path} is a file or directory, not a link; move it away and run again")
-    point(path, target)
+from strixbox.box._links import lead
 
 
 def main(order: dict[str, Any]) -> None:
@@ -27,7 +20,7 @@ def main(order: dict[str, Any]) -> None:
     become(order["owner"])
     for path, target in order["links"]:
         try:
-            link(path, target)
+            lead(path, target)
         except OSError as error:
             raise SystemExit(
                 f"{path} could not be made a link by {order['owner']}: {error.strerror}; see who"

@@ -25,9 +25,9 @@ from io import FileIO
 from typing import Any
 
 from strixbox.box._account import become
-from strixbox.box._links import point
+from strixbox.box._links import lead, point
 from strixbox.box._model_files import PART, identity
-from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
+from strixbox.box._placing import CHUNK, held, mend, place, sha256, unfollowed
 
 
 def settled(path: str) -> list[int]:
@@ -119,11 +119,15 @@ def move(item: dict[str, Any]) -> None:
     else:
         bring(item, before)
     refuse_written(source, before)
+    if link == source:
+        point(link, target)
+        flush(os.path.dirname(link))
+        return
     if link:
-        lead(link, target, source)
-    if link != source:
-        os.unlink(source)
-        flush(os.path.dirname(source))
+        lead(link, target)
+        flush(os.path.dirname(link))
+    os.unlink(source)
+    flush(os.path.dirname(source))
 
 
 def expect(item: dict[str, Any], found: str) -> None:
@@ -166,14 +170,6 @@ def bring(item: dict[str, Any], before: list[int]) -> None:
     flush(os.path.dirname(target))
 
 
-def lead(link: str, target: str, source: str) -> None:
-    """Have a link; nothing but a link or the source itself is replaced by it."""
-    if link != source and os.path.lexists(link) and not os.path.islink(link):
-        raise SystemExit(f"{link} is a file or directory, not a link; move it away and run again")
-    point(link, target)
-    flush(os.path.dirname(link))
-
-
 def trouble(error: OSError, source: str, owner: str) -> str:
     """What the system refused, and the mend."""
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -182,8 +178,10 @@ def trouble(error: OSError, source: str, owner: str) -> str:
             f" is lost. ComfyUI runs as {owner} and needs it too: give {owner} the file and both"
             f" directories (sudo chown {owner}: PATH), then run again"
         )
+    path = error.filename if isinstance(error.filename, str) else source
     return (
-        f"{source} could not be moved: {error.strerror}; nothing is lost: mend that and run again"
+        f"{source} could not be moved: {path}: {error.strerror}; nothing is lost:"
+        f" {mend(error, path)}, then run again"
     )
 
 
