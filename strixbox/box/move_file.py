@@ -30,7 +30,7 @@ from strixbox.box._model_files import PART, identity
 from strixbox.box._placing import CHUNK, held, mend, place, sha256, unfollowed
 
 
-def settled(path: str) -> list[int]:
+def untouched(path: str) -> list[int]:
     """Size, time and inode of a file that nobody is writing.
 
     Raises:
@@ -59,7 +59,7 @@ def settled(path: str) -> list[int]:
 
 def refuse_written(source: str, before: list[int]) -> None:
     """Stop where a file is not the one any more that was read."""
-    if settled(source) != before:
+    if untouched(source) != before:
         raise SystemExit(
             f"{source} was written while it was moved; it was left alone: run again when it is"
             " whole"
@@ -75,9 +75,7 @@ def copy(source: str, new: FileIO) -> str:
             rest = memoryview(chunk)
             while rest:
                 rest = rest[new.write(rest) :]
-    os.fsync(new.fileno())
-    # What is compared afterwards is what the disk gives back, not what the memory still holds.
-    os.posix_fadvise(new.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    on_disk(new.fileno())
     info = os.stat(source)
     if info.st_uid != os.geteuid():
         print(f"{source} was of uid {info.st_uid}; it is yours at its new place", flush=True)
@@ -88,6 +86,12 @@ def copy(source: str, new: FileIO) -> str:
     with suppress(PermissionError):
         shutil.copystat(source, new.name)
     return digest.hexdigest()
+
+
+def on_disk(descriptor: int) -> None:
+    """Have a file's content on the disk, and what is read of it afterwards from there."""
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def flush(path: str) -> None:
@@ -102,13 +106,17 @@ def flush(path: str) -> None:
 def move(item: dict[str, Any]) -> None:
     """Move ``source`` to ``target``; where ``link`` names a place, a link there leads to it."""
     source, target, link = item["source"], item["target"], item["link"]
-    before = settled(source)
+    before = untouched(source)
     if os.path.lexists(target) and not os.path.islink(target):
         if os.path.samestat(os.lstat(source), os.lstat(target)):
             raise SystemExit(
                 f"{source} and {target} are one file, and it was left alone: both directories lead"
                 " to the same place; name another models_archive, then run again"
             )
+        # It may be a copy of the user's own that is in the memory only.
+        with open(target, "rb", opener=unfollowed) as there:
+            on_disk(there.fileno())
+        flush(os.path.dirname(target))
         found = sha256(source)[0]
         if sha256(target)[0] != found:
             raise SystemExit(
