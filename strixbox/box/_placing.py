@@ -82,6 +82,8 @@ def _lock(part: str, descriptor: int) -> None:
             f"{part} is being written by a command on the box (strixbox models); wait until it is"
             " done or end it with Ctrl-C, then run again"
         ) from None
+    except OSError:
+        pass  # a share that has no locks: nobody holds one there
 
 
 def _is(path: str, stream: FileIO) -> bool:

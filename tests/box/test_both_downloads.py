@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -187,6 +188,17 @@ def test_a_part_that_somebody_is_writing_is_not_touched(
     assert part.read_bytes() == CONTENT[:1000]
     assert server.asked == []
     assert download(server, path, SHA256) == ""
+
+
+def test_a_share_without_locks_is_good_enough(
+    download: Download, server: Files, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    assert download(server, path, SHA256) == ""
+    assert path.read_bytes() == CONTENT
 
 
 def test_what_became_the_file_while_it_was_waited_for_is_not_written(

@@ -59,15 +59,17 @@ def _locked(part: Path) -> int:
         descriptor = os.open(part, flags, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who had it before may have renamed it into place by now: that is no part any more.
-            if _names(part, descriptor):
-                return descriptor
         except BlockingIOError:
             os.close(descriptor)
             raise Trouble(
                 f"{part} is being written already, by another command or a deploy; wait for it,"
                 " then run this again"
             ) from None
+        except OSError:
+            pass  # a share that has no locks: nobody holds one there
+        # Who had it before may have renamed it into place by now: that is no part any more.
+        if _names(part, descriptor):
+            return descriptor
         os.close(descriptor)
 
 
