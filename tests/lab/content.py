@@ -139,14 +139,16 @@ class Content:
         universe = Repository(
             self.root / "ubuntu", "Ubuntu", "noble", "universe", ubuntu, self.gnupg
         )
-        universe.write(rocm.universe_trap(), real)
+        universe.write(rocm.universe(), real)
         for release in rocm.BUILDS:
             apt = self.root / "rocm" / "apt" / release
             repository = Repository(apt, "repo.radeon.com", "noble", "main", amd, self.gnupg)
             repository.write(rocm.packages(release))
-        driver = self.root / "amdgpu" / "6.4.1" / "ubuntu"
-        repository = Repository(driver, "repo.radeon.com", "noble", "main", amd, self.gnupg)
-        repository.write(rocm.driver_packages())
+        drivers = {"6.4.1": rocm.graphics_packages(), "30.10.1": rocm.driver_packages()}
+        for release, debs in drivers.items():
+            apt = self.root / "amdgpu" / release / "ubuntu"
+            repository = Repository(apt, "repo.radeon.com", "noble", "main", amd, self.gnupg)
+            repository.write(debs)
         key = armoured(self.gnupg, amd)
         (self.root / "rocm" / "rocm.gpg.key").write_text(key, encoding="utf-8")
 
