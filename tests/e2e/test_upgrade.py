@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 
-from strixbox.layout import CURRENT, SERVICE
+from strixbox.layout import CURRENT, GENERATIONS, RELEASES, SERVICE
 from tests.e2e.conftest import Fleet
 from tests.e2e.test_tools import told
-from tests.lab import Box
+from tests.lab import Box, difference
 
 pytestmark = pytest.mark.lab
 
@@ -52,8 +53,17 @@ def upgraded(fleet: Fleet) -> Box:
         "comfyui_profile": "optimized",  # it tunes, as production does
         "comfyui_preview": "taesd",
     }
+    fleet.lab.forget_log()
     outcome = fleet.run()
     assert outcome.code == 0, outcome.text
+    # Checkouts and environment are a release's own; wheels, models and ROCm are those that it had.
+    asked = [r["path"] for r in fleet.lab.mirror_log() if not r["path"].startswith("/simple/")]
+    assert Counter(asked) == {
+        "/git/ComfyUI.git/info/refs": 1,
+        "/git/ComfyUI.git/git-upload-pack": 2,  # what there is, and what is wanted of it
+        "/git/ComfyUI-TiledDiffusion.git/info/refs": 1,
+        "/git/ComfyUI-TiledDiffusion.git/git-upload-pack": 2,
+    }
     old = fleet.lab.data["git"]["comfyui"]["commit"][:12]
     new = fleet.lab.data["git"]["comfyui"]["newer"][:12]
     assert f"ComfyUI: {old} -> {new}" in outcome.text
@@ -87,6 +97,45 @@ def test_going_back_takes_flags_along_and_asks_no_network(fleet: Fleet, upgraded
     assert "taesd" in words(upgraded)
     assert fleet.run("rollback.py", "--data", f"release={newer}").changed("e2e") == []
     assert fleet.run().changed("e2e") == []
+
+    the_oldest_goes(fleet, upgraded, newer)
+
+
+def kept(box: Box) -> dict[str, set[str]]:
+    """Releases on the box, each with the generations that ran it."""
+    found: dict[str, set[str]] = {name: set() for name in box.run(["ls", RELEASES]).stdout.split()}
+    for generation in set(box.run(["ls", GENERATIONS]).stdout.split()) - {"in-use"}:
+        found.setdefault(generation.rpartition("-")[0], set()).add(generation)
+    return found
+
+
+def the_oldest_goes(fleet: Fleet, box: Box, second: str) -> None:
+    """A third release comes, the first goes with its generations, and the second can be had."""
+    before = kept(box)
+    (first,) = before.keys() - {second}
+    fleet.entries["e2e"]["settings"]["comfyui_nodes"] = []
+
+    third = fleet.run()
+
+    assert third.code == 0, third.text
+    assert f"remove {RELEASES}/{first}" in third.text
+    after = kept(box)
+    assert after.keys() == {second, current(box)}
+    assert current(box) not in before
+    assert after[second] == before[second]
+    assert all(after.values())
+    state = box.state()
+    assert fleet.run().changed("e2e") == []
+    assert difference(state, box.state()) == []
+    # Back and forth: both are whole.
+    back = fleet.run("rollback.py")
+    assert back.code == 0, back.text
+    assert current(box) == second
+    gone = fleet.run("rollback.py", "--data", f"release={first}")
+    assert f"Release {first} is not on this box" in gone.trouble("e2e")
+    again = fleet.run()
+    assert again.code == 0, again.text
+    assert kept(box) == after
 
 
 def test_a_release_that_does_not_answer_gives_back_the_flags_as_well(fleet: Fleet) -> None:
