@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -71,17 +72,33 @@ def test_an_archive_whose_disk_is_not_mounted_is_refused(fleet: Fleet) -> None:
 
 
 @pytest.mark.fault("model download cut")
-def test_a_cut_download_is_resumed(fleet: Fleet) -> None:
+def test_a_cut_download_is_resumed_with_progress_and_what_is_there_is_not_fetched(
+    fleet: Fleet,
+) -> None:
     box = fleet.add("e2e", "converged")
-    name = manifest()[0]["name"]
+    name, lora = manifest()[0]["name"], manifest()[2]
     box.run(f"rm {ACTIVE}/checkpoints/{name}")
+    # Copied there by hand from another machine, before the manifest named it.
+    mine = {**lora, "name": "mine.safetensors", "url": f"{lora['url']}?copy"}
+    copied = f"{ACTIVE}/loras/mine.safetensors"
+    box.run(["cp", "--preserve=mode,ownership", f"{ACTIVE}/loras/{lora['name']}", copied])
+    inode = box.run(["stat", "--format=%i %Y", copied]).stdout
+    fleet.entries["e2e"]["settings"]["models_manifest"] = [*manifest(), mine]
     fleet.lab.forget_log()
-    cut = {"path_prefix": f"/models/{name}", "kind": "truncate:1000000", "count": 1}
-    with fleet.lab.faults(cut):
+    path = f"/models/{name}"
+    cut = {"path_prefix": path, "kind": "truncate:1000000", "count": 1}
+    # Slower than the few seconds that pass without a word.
+    with fleet.lab.faults(cut, {"path_prefix": path, "kind": "slow:700000"}):
         outcome = fleet.run()
     assert outcome.code == 0, outcome.text
-    ranges = [r["range"] for r in fleet.lab.mirror_log() if r["path"] == f"/models/{name}"]
-    assert ranges == [None, "bytes=1000000-"]
+    assert [(r["path"], r["range"]) for r in fleet.lab.mirror_log()] == [
+        (path, None),
+        (path, "bytes=1000000-"),
+    ]
+    told = rf"{re.escape(name)}: \d+ MiB of 4 \(\d+%\), \d+ s left, \d\.\d MiB/s"
+    assert re.search(told, outcome.text), outcome.text
+    assert box.run(["stat", "--format=%i %Y", copied]).stdout == inode
+    assert fleet.run().changed("e2e") == []
 
 
 @pytest.mark.fault("model: a web page, another sha256")
