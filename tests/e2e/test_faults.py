@@ -5,43 +5,120 @@ from __future__ import annotations
 import pytest
 
 from strixbox.groups import read_group_data
-from strixbox.layout import CURRENT, SERVICE
+from strixbox.layout import CURRENT, SERVICE, WHEELS
 from tests.e2e.conftest import Fleet
-from tests.lab import difference
+from tests.lab import Box, difference
 
 pytestmark = pytest.mark.lab
 
 
-@pytest.mark.fault("wheel with another sha256")
-def test_each_box_fails_with_its_own_sentence_and_the_other_finishes(fleet: Fleet) -> None:
+def current(box: Box) -> str:
+    """Where the release in use is."""
+    return box.run(["readlink", CURRENT]).stdout.strip()
+
+
+def active(box: Box) -> str:
+    """systemd's word for the service."""
+    return box.run(["systemctl", "is-active", SERVICE], check=False).stdout.strip()
+
+
+# By box: the fault, and what is said of it: what, where, and the mend.
+FAULTS = {
+    "key": "key of another fingerprint",
+    "hash": "wheel with another sha256",
+    "wheel": "wheel: 404",
+    "repository": "repository that cannot be reached",
+    "disk": "disk full: wheels",
+}
+SENTENCES = {
+    "key": (
+        "the key at http://radeon.lab/rocm/rocm.gpg.key has the fingerprint ",
+        f", not {'0' * 40}; nothing was changed",
+        "If AMD announced a new key, set rocm_key_fingerprint; else do not go on",
+    ),
+    "hash": (
+        "/torch-2.6.0",
+        f", not {'0' * 64}; it was not used",
+        "mend its sha256 in the settings, else do not go on",
+    ),
+    "wheel": (
+        "/torch-2.6.1",
+        " cannot be had: the server answers 404",
+        "mend the URL in the settings, then run again",
+    ),
+    "repository": (
+        "apt has no index of http://radeon.lab:9/rocm/apt/6.4.2",
+        "See that the box reaches it and that rocm_key_fingerprint is AMD's, then run again",
+    ),
+    "disk": ("The box's disk is full: free disk room (df -h shows where), then run again",),
+}
+
+
+def meet(fleet: Fleet) -> None:
+    """A box for each fault, and a good one that has something to do."""
     wheels = [dict(wheel) for wheel in read_group_data()["lab"]["python_wheels"]]
-    wrong = [{**wheels[0], "sha256": "0" * 64}, *wheels[1:]]
-    sentences = {
-        "hash": f"has sha256 {wheels[0]['sha256']}, not {'0' * 64}",
-        "commit": f"has commit {'1' * 40}",
-    }
-    fleet.add("good", "converged")
-    fleet.add("hash", python_wheels=wrong)
-    fleet.add("commit", "converged", comfyui_commit="1" * 40)
+    torch = wheels[0]
+    wrong = {**torch, "sha256": "0" * 64}
+    # Published nowhere, as the chapter's own pip line.
+    version, url = (torch[key].replace("2.6.0", "2.6.1") for key in ("version", "url"))
+    missing = {**torch, "version": version, "url": url}
+    newer = fleet.lab.data["git"]["comfyui"]["newer"]
+    fleet.add("good", "converged", comfyui_preview="taesd")
+    fleet.add("key", "converged", rocm_key_fingerprint="0" * 40)
+    fleet.add("hash", python_wheels=[wrong, *wheels[1:]])
+    fleet.add("wheel", "converged", python_wheels=[missing, *wheels[1:]])
+    fleet.add("repository", rocm_repository="http://radeon.lab:9/rocm/apt/6.4.2")
+    disk = fleet.add("disk", "converged", comfyui_commit=newer)
+    disk.run(f"rm -rf {WHEELS}; mkdir {WHEELS}; mount -t tmpfs -o size=16k,mode=755 tmpfs {WHEELS}")
+
+
+def mend(fleet: Fleet) -> None:
+    """Do what the sentences say."""
+    for name, setting in (
+        ("key", "rocm_key_fingerprint"),
+        ("hash", "python_wheels"),
+        ("wheel", "python_wheels"),
+        ("repository", "rocm_repository"),
+    ):
+        del fleet.entries[name]["settings"][setting]
+    fleet.boxes[-1].run(["umount", WHEELS])
+
+
+@pytest.mark.fault("each of several boxes has its own")
+def test_each_box_fails_with_its_own_sentence_and_the_other_finishes(fleet: Fleet) -> None:
+    meet(fleet)
+    bare = [box for box in fleet.boxes if box.name in ("hash", "repository")]
+    converged = [box for box in fleet.boxes if box not in bare]
+    for box in converged:
+        box.run(["systemctl", "start", SERVICE])
+    before = {box.name: (current(box), box.main_pid(SERVICE)) for box in converged}
 
     outcome = fleet.run()
 
     assert outcome.code != 0
+    assert "Traceback" not in outcome.text
     assert outcome.outcome("good") == "changed", outcome.text
     for box in fleet.boxes[1:]:
-        assert outcome.outcome(box.name) == "failed", box.name
-        assert sentences[box.name] in outcome.trouble(box.name), outcome.trouble(box.name)
-    assert "Traceback" not in outcome.text
-    # Nothing is half-current where there was nothing before.
-    hashed = fleet.boxes[1]
-    assert hashed.run(["test", "-e", CURRENT], check=False).returncode == 1
-    assert hashed.run(["systemctl", "is-active", SERVICE], check=False).stdout.strip() == "inactive"
+        assert outcome.outcome(box.name) == "failed", outcome.text
+        for words in SENTENCES[box.name]:
+            assert words in outcome.trouble(box.name), outcome.trouble(box.name)
+    fleet.faults += [(fault, outcome.trouble(name)) for name, fault in FAULTS.items()]
+    # Nothing is half-current: where there was nothing before, and where something runs.
+    for box in bare:
+        assert box.run(["test", "-L", CURRENT], check=False).returncode == 1
+        assert active(box) == "inactive"
+    for box in converged[1:]:
+        assert (current(box), box.main_pid(SERVICE)) == before[box.name], box.name
+        assert active(box) == "active"
 
     # Mended, the same command finishes each of them.
-    del fleet.entries["hash"]["settings"]["python_wheels"]
-    del fleet.entries["commit"]["settings"]["comfyui_commit"]
+    mend(fleet)
     mended = fleet.run()
     assert mended.code == 0, mended.text
+    assert mended.changed("good") == []
+    for box in fleet.boxes:
+        assert active(box) == "active", box.name
+    assert current(fleet.boxes[-1]) != before["disk"][0]  # its upgrade is through
 
 
 @pytest.mark.fault("service's port taken")
