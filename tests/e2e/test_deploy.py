@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 import urllib.request
+from collections import Counter
 
 import pytest
 
-from strixbox.layout import SERVICE
+from strixbox.groups import read_group_data
+from strixbox.layout import CURRENT, SERVICE, WHEELS
 from tests.e2e.conftest import Fleet
-from tests.lab import Box, difference
+from tests.lab import Box, difference, settled_difference
 
 pytestmark = pytest.mark.lab
 
 PRELOAD = "strixbox-preload.service"
+TORCH = "import torch; print(torch.__version__, torch.version.hip)"
+
+
+def fetched(fleet: Fleet) -> list[str]:
+    """Packages, wheels, models and git remotes that were asked for; indexes and keys aside."""
+    paths = [request["path"] for request in fleet.lab.mirror_log()]
+    return [path for path in paths if re.search("/pool/|^/wheels/|^/models/|/info/refs$", path)]
 
 
 def deploy_as_planned_and_twice(fleet: Fleet, box: Box) -> dict[str, str]:
     """A dry run changes nothing and tells what the run changes; the second changes nothing."""
     before = box.state()
+    fleet.lab.forget_log()
 
     plan = fleet.run(dry=True)
     assert plan.code == 0, plan.text
     assert difference(before, box.state()) == []
+    assert fetched(fleet) == []
 
     first = fleet.run()
     assert first.code == 0, first.text
     assert first.changed("e2e") == plan.changed("e2e")
     after = box.state()
     assert difference(before, after) != []
+    times = Counter(fetched(fleet))
+    assert sum(path.startswith("/wheels/") for path in times) == 4
+    assert {path: n for path, n in times.items() if n > 1} == {}
 
-    second = fleet.run()
-    assert second.code == 0, second.text
-    assert second.changed("e2e") == []
-    assert difference(after, box.state()) == []
+    nothing_to_do(fleet)
     return after
 
 
@@ -44,19 +56,24 @@ def test_dry_run_tells_the_truth_and_the_second_run_changes_nothing(
     fleet: Fleet, state: str, undisturbed: dict[str, dict[str, str]]
 ) -> None:
     box = fleet.add("e2e", state)
+    old = of_rocm(box.state())
     if state == "old-rocm":
         assert there(box, *OLD, *OTHERS) == {*OLD, *OTHERS}
-        before = dpkg(box)
-        assert before["amdgpu-install"].startswith("rc ")
-        assert {"rocm-core", "amdgpu-dkms", "rocprofiler-systems"} <= before.keys()
+        assert dpkg(box)["amdgpu-install"].startswith("rc ")
+        # The driver, AMD's libdrm, and another release beside the one that was chosen.
+        met = {"amdgpu-core", "amdgpu-dkms-firmware", "libdrm2-amdgpu", "rocm", "rocm-core6.3.4"}
+        assert {"rocm-core", "rocprofiler-systems", *met} <= old.keys()
+    else:
+        assert old == {}
 
     undisturbed[state] = deploy_as_planned_and_twice(fleet, box)
 
     assert there(box, *OLD) == set()
     packages = dpkg(box)
     assert {"amdgpu-install", "amdgpu-dkms", "rocprofiler-systems"}.isdisjoint(packages)
-    assert not any("60401-83" in version for version in packages.values()), packages
     assert packages["rocm-core"] == "ii 6.4.2.60402-120~24.04"
+    versions = of_rocm(undisturbed[state])
+    assert {p: v for p, v in versions.items() if not v.endswith(".60402-120~24.04")} == {}
     if state == "old-rocm":
         assert there(box, *OTHERS) == {*OTHERS}
         assert box.read("/opt/rocm-notes/README") == "my notes\n"
@@ -72,6 +89,7 @@ OLD = (
     "/etc/apt/trusted.gpg.d/rocm-keyring.gpg",
     "/etc/ld.so.conf.d/rocm.conf",
     "/opt/rocm-6.2.0",
+    "/opt/rocm-6.3.4",
     "/opt/rocm-6.4.1",
 )
 OTHERS = ("/etc/apt/keyrings/team.gpg", "/opt/rocm-notes/README")
@@ -124,38 +142,113 @@ def test_what_the_user_had_is_there_and_in_use(fleet: Fleet) -> None:
     (seen,) = nodes["CheckpointLoaderSimple"]["input"]["required"].values()
     assert "my model.safetensors" in seen[0]
 
-    python = "/opt/strixbox/current/venv/bin/python"
-    told = box.run([python, "-c", "import torch; print(torch.__version__, torch.version.hip)"])
-    assert told.stdout.split() == ["2.6.0+rocm6.4.2.git76481f7c", "6.4.43484-123eb5128"]
+    assert in_release(box, TORCH) == ["2.6.0+rocm6.4.2.git76481f7c", "6.4.43484-123eb5128"]
     # The node's own requirement asked for torch; what it asked for besides is there.
-    assert box.run([python, "-c", "import comfy_extra_dep"]).returncode == 0
+    assert in_release(box, "import comfy_extra_dep") == []
 
 
-def test_two_boxes_at_once_each_on_its_stack(fleet: Fleet) -> None:
-    fleet.add("one")
-    seven = fleet.add("two", "old-rocm", groups=("lab", "rocm_7_2", "lab_rocm_7_2"))
+def in_release(box: Box, program: str) -> list[str]:
+    """What the Python of the release in use says, with the service's environment."""
+    environment = box.read(f"/proc/{box.main_pid(SERVICE)}/environ").split("\0")
+    libraries = [line for line in environment if line.startswith("LD_LIBRARY_PATH=")]
+    words = ["env", *libraries, f"{CURRENT}/venv/bin/python", "-c", program]
+    return box.run(words).stdout.split()
+
+
+def of_rocm(state: dict[str, str]) -> dict[str, str]:
+    """Versions of AMD's packages on a box, in whatever state, as their build numbers tell them."""
+    build = re.compile(r"[.:]\d{5,8}-\d+[~.]\d\d\.\d\d$|-\d+~\d\d\.\d\d$")
+    found = {k: v for k, v in state.items() if k.startswith("dpkg:") and build.search(v)}
+    return {name.removeprefix("dpkg:"): version for name, version in found.items()}
+
+
+def moved_to_7_2(box: Box, before: dict[str, str]) -> None:
+    """The box has one ROCm, its torch finds it, and the user's own files are what they were."""
+    state = box.state()
+    # Its wheels are lightweight: ROCm's libraries are apt's, of the same release, and held.
+    versions = of_rocm(state)
+    assert {"rocm-core", "rocblas", "roctracer", "rocprofiler-sdk"} <= versions.keys()
+    assert {p: v for p, v in versions.items() if not v.endswith("-81~24.04")} == {}
+    assert "hold:miopen-hip" in state
+    assert "hold:rocm-libs" not in state
+    assert "dpkg:rocm-hip-sdk" not in state
+    assert "/opt/rocm-6.4.2" not in state
+    assert "/rocm/apt/7.2.1" in box.read("/etc/apt/sources.list.d/strixbox-rocm.sources")
+    assert in_release(box, TORCH) == ["2.9.1+rocm7.2.1.lw.gitff65f5bc", "7.2.53211"]
+    environment = box.read(f"/proc/{box.main_pid(SERVICE)}/environ")
+    assert "LD_LIBRARY_PATH=/opt/rocm-7.2.1/lib" in environment.split("\0")
+    assert "HSA_OVERRIDE" not in environment
+    assert "HSA_OVERRIDE" not in box.read("/etc/strixbox/shell.sh")
+    assert theirs(state) == theirs(before)
+
+
+def theirs(state: dict[str, str]) -> dict[str, str]:
+    """What is in the user's home."""
+    return {path: told for path, told in state.items() if path.startswith("/home/strix/")}
+
+
+def test_two_boxes_at_once_each_on_its_stack_and_back(fleet: Fleet) -> None:
+    # As AMD publishes them: without hashes. The first use is what binds.
+    wheels = [{**wheel, "sha256": None} for wheel in read_group_data()["lab"]["python_wheels"]]
+    digest = read_group_data()["lab"]["python_wheels"][0]["sha256"]
+    one, two = fleet.add("one", python_wheels=wheels), fleet.add("two", "converged")
+    two.write("/home/strix/ComfyUI/output/mine.png", "mine", owner="strix")
+    two.run("echo 'export EDITOR=nano' >> /home/strix/.bashrc")
+    before = two.state()
+    old = two.run(["readlink", CURRENT]).stdout
+    fleet.entries["two"]["groups"] = ["lab", "rocm_7_2", "lab_rocm_7_2"]
 
     first = fleet.run()
     assert first.code == 0, first.text
-    states = [box.state() for box in fleet.boxes]
-    second = fleet.run()
+    assert first.text.count(": first use, sha256 ") == len(wheels)
+    assert f"first use, sha256 {digest} is recorded" in first.text
+    moved_to_7_2(two, before)
+    nothing_to_do(fleet)
+    # What ran before is there, but not the ROCm that it was built for.
+    refused = fleet.run("rollback.py", "--limit", "two")
+    assert "belongs to the stack rocm-6.4.2" in refused.trouble("two")
+    assert "change the box's groups in boxes.yaml and run the deploy" in refused.trouble("two")
 
-    assert second.code == 0, second.text
+    # One comes back while the other would get other bytes for a wheel that it used before.
+    fleet.entries["two"]["groups"] = ["lab"]
+    fleet.entries["one"]["settings"]["comfyui_commit"] = fleet.lab.data["git"]["comfyui"]["newer"]
+    release, pid = one.run(["readlink", CURRENT]).stdout, one.main_pid(SERVICE)
+    one.run(["rm", "-r", WHEELS])
+    with fleet.lab.replaced(wheels[0]["url"]):
+        back = fleet.run()
+    assert back.outcome("two") == "changed", back.text
+    assert back.outcome("one") == "failed"
+    told = back.trouble("one")
+    assert f"{wheels[0]['url']} has sha256 " in told
+    assert f", not {digest}; it was not used. If the file was changed on purpose mend" in told
+    assert (one.run(["readlink", CURRENT]).stdout, one.main_pid(SERVICE)) == (release, pid)
+    assert two.run(["readlink", CURRENT]).stdout == old
+    after = two.state()
+    # What it moved to is gone but for the release, which is kept.
+    both = ("/etc/", "/opt/rocm", "dpkg:", "hold:", "unit:")
+    assert [x for x in settled_difference(before, after) if x.startswith(both)] == []
+    assert theirs(after) == theirs(before)
+
+    last = fleet.run()
+    assert last.code == 0, last.text
+    assert last.changed("two") == []
+    assert one.run(["readlink", CURRENT]).stdout != release
+    for box in (one, two):
+        assert in_release(box, TORCH) == ["2.6.0+rocm6.4.2.git76481f7c", "6.4.43484-123eb5128"]
+    nothing_to_do(fleet)
+    assert fleet.run("verify.py").code == 0
+
+
+def nothing_to_do(fleet: Fleet) -> None:
+    """A run that finds everything as it shall be: it changes nothing and fetches nothing."""
+    states = [box.state() for box in fleet.boxes]
+    fleet.lab.forget_log()
+    outcome = fleet.run()
+    assert outcome.code == 0, outcome.text
+    assert fleet.lab.mirror_log() == []
     for box, state in zip(fleet.boxes, states, strict=True):
-        assert second.changed(box.name) == []
+        assert outcome.changed(box.name) == []
         assert difference(state, box.state()) == []
-    state = seven.state()
-    # Its wheels are lightweight: ROCm's libraries are apt's, of the same release, and held.
-    versions = {k.removeprefix("dpkg:"): v for k, v in state.items() if k.startswith("dpkg:roc")}
-    assert {"rocm-core", "rocblas", "roctracer", "rocprofiler-sdk"} <= versions.keys()
-    assert all(version.endswith("-81~24.04") for version in versions.values()), versions
-    assert not any("60401" in version for version in versions.values())
-    assert "hold:miopen-hip" in state
-    assert "dpkg:rocm-hip-sdk" not in state
-    environment = seven.read(f"/proc/{seven.main_pid(SERVICE)}/environ")
-    assert "LD_LIBRARY_PATH=/opt/rocm-7.2.1/lib" in environment.split("\0")
-    assert "HSA_OVERRIDE" not in environment
-    assert "HSA_OVERRIDE" not in seven.read("/etc/strixbox/shell.sh")
 
 
 def test_the_service_is_what_the_launch_script_starts(fleet: Fleet) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from strixbox.lab import FOLDER, LabData
 from tests.lab.box import (
@@ -157,6 +158,17 @@ class Lab:
         finally:
             for name, content in signed.items():
                 (folder / name).write_bytes(content)
+
+    @contextmanager
+    def replaced(self, url: str) -> Iterator[None]:
+        """Have the mirror serve other bytes of the same length for a URL of its own."""
+        file = self.folder / "mirror" / unquote(urlsplit(url).path).lstrip("/")
+        content = file.read_bytes()
+        file.write_bytes(content[::-1])
+        try:
+            yield
+        finally:
+            file.write_bytes(content)
 
     def down(self, *, purge: bool = False) -> None:
         """Take away all containers and the network; with ``purge`` the images as well."""
