@@ -12,6 +12,7 @@ MENDS = {
     errno.EROFS: "remount the file system writable (dmesg says why it is not)",
     errno.EPERM: "take off what keeps it as it is (lsattr)",
     errno.EACCES: "see who owns the directory",
+    errno.ENOENT: "see that its directory is there (ls -ld)",
     errno.EIO: "see dmesg: the disk fails",
 }
 

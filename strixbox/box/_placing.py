@@ -109,14 +109,6 @@ def _make_way(part: str) -> None:
     os.unlink(part)
 
 
-def mend(error: OSError, path: str) -> str:
-    """What is to be done where the system refused a step in a file's directory."""
-    folder = os.path.dirname(path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"free disk room there (df -h {folder})"
-    return f"see its directory (ls -ld {folder}) and the disk (sudo dmesg)"
-
-
 def place(part: str, target: str, link: str | None = None) -> None:
     """Rename into place: over a link that leads to ``link``, and over nothing else.
 

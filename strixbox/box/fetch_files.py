@@ -24,9 +24,10 @@ from io import FileIO
 from typing import Any, NoReturn
 
 from strixbox.box._account import acting_as
+from strixbox.box._atomic import mend
 from strixbox.box._headers import header_trouble
 from strixbox.box._model_files import PART, TAG, identity, recorded
-from strixbox.box._placing import CHUNK, held, mend, place, sha256, unfollowed
+from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
 
 TRIES = 5  # without a byte in between
 RESERVE = 256 << 20  # bytes that a download leaves free on its disk
@@ -324,7 +325,7 @@ def trouble(error: OSError, item: dict[str, Any]) -> str:
         return (
             f"{path} is a link where a file is wanted; it was left alone: move it away, run again"
         )
-    return f"{path} could not be written: {error.strerror}; {mend(error, path)}, then run again"
+    return f"{path} could not be written: {error.strerror}; {mend(error)}, then run again"
 
 
 def main(order: dict[str, Any]) -> None:

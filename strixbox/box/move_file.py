@@ -25,9 +25,10 @@ from io import FileIO
 from typing import Any
 
 from strixbox.box._account import become
+from strixbox.box._atomic import mend
 from strixbox.box._links import lead, point
 from strixbox.box._model_files import PART, identity
-from strixbox.box._placing import CHUNK, held, mend, place, sha256, unfollowed
+from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
 
 
 def untouched(path: str) -> list[int]:
@@ -189,7 +190,7 @@ def trouble(error: OSError, source: str, owner: str) -> str:
     path = error.filename if isinstance(error.filename, str) else source
     return (
         f"{source} could not be moved: {path}: {error.strerror}; nothing is lost:"
-        f" {mend(error, path)}, then run again"
+        f" {mend(error)}, then run again"
     )
 
 

@@ -164,7 +164,7 @@ def test_no_room_is_told_before_anything_comes(
 
 @pytest.mark.parametrize(
     ("number", "mend"),
-    [(errno.ENOSPC, "free disk room there"), (errno.EIO, r"see its directory \(ls -ld .*dmesg\)")],
+    [(errno.ENOSPC, "free disk room, then"), (errno.EIO, "see dmesg: the disk fails, then")],
 )
 def test_what_the_disk_refuses_is_a_sentence_with_its_mend(
     tmp_path: Path, server: Files, monkeypatch: pytest.MonkeyPatch, number: int, mend: str

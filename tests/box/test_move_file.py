@@ -162,7 +162,10 @@ def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         "sha256": None,
     }
     answer = started("move_file", {"items": [item], "owner": ME})
-    assert "No such file or directory; nothing is lost: see its directory (ls -ld" in answer.stderr
+    assert (
+        "No such file or directory; nothing is lost: see that its directory is there (ls -ld"
+        in answer.stderr
+    )
     assert "Traceback" not in answer.stderr
     assert old.read_bytes() == BODY
 
