@@ -64,6 +64,8 @@ def companions(cfg: Config) -> tuple[BoxFile, ...]:
     chosen = cfg.launch.profiles[cfg.comfyui.profile]
     names = sorted(cfg.launch.profiles)
     return (
+        # It reads the profiles: an older one may not know what a newer profile says.
+        launch.launcher(),
         *(launch.profile_file(cfg, name) for name in names),
         *(
             rendered(

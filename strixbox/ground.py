@@ -1,4 +1,4 @@
-"""What everything else on a box builds on: Ubuntu's packages, directories and programs of ours."""
+"""What everything else on a box builds on: Ubuntu's packages and directories of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from strixbox.layout import (
     TOOLS_STATE,
     WHEELS,
 )
-from strixbox.tree import BoxDirectory, BoxFile, rendered, shipped
+from strixbox.tree import BoxDirectory, BoxFile, rendered
 
 PACKAGES = (
     *("ca-certificates", "git", "python3-venv"),
@@ -34,11 +34,6 @@ def directories(box: Box) -> tuple[BoxDirectory, ...]:
         *(BoxDirectory(path) for path in ROOTS),
         *(BoxDirectory(path, owner=box.user, group=None) for path in own),
     )
-
-
-def programs() -> tuple[BoxFile, ...]:
-    """Programs that stay on the box."""
-    return (shipped(f"{LIB}/launch", mode="755"),)
 
 
 def cleaning(path: str) -> BoxFile:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from strixbox.config import MODEL_FOLDERS, Config
 from strixbox.digests import digest_of
-from strixbox.layout import BIN, CURRENT, ETC, NODES, SERVICE, TOOLS_STATE
+from strixbox.layout import BIN, CURRENT, ETC, LIB, NODES, SERVICE, TOOLS_STATE
 from strixbox.release import Release
 from strixbox.tools import nodes_digest
-from strixbox.tree import BoxFile, rendered
+from strixbox.tree import BoxFile, rendered, shipped
 
 # Of a shell or of systemd itself they must not reach a profile that does not set them.
 HARMFUL = ("HSA_OVERRIDE_GFX_VERSION",)
 # The block in ~/.bashrc.
 SHELL_LINES = (f"[ -r {ETC}/shell.sh ] && . {ETC}/shell.sh",)
+# Where profiles are, and the files that one has: what it says, and its script.
+PROFILE_ROOTS = (f"{ETC}/launch", BIN)
+PROFILE_FILE = re.compile(rf"{ETC}/launch/[^/]+\.json|{BIN}/launch_comfyui_[^/]+\.sh")
 MODEL_PATHS = f"{ETC}/extra_model_paths.yaml"
 ADDRESSES = {"local": "127.0.0.1", "open": "0.0.0.0"}  # noqa: S104 - the setting `open` says so
 
@@ -60,6 +64,11 @@ def profile_file(cfg: Config, profile: str) -> BoxFile:
     return BoxFile(f"{ETC}/launch/{profile}.json", text.encode())
 
 
+def launcher() -> BoxFile:
+    """The program that every launch script starts: it reads a profile and becomes ComfyUI."""
+    return shipped(f"{LIB}/launch", mode="755")
+
+
 def model_paths(cfg: Config) -> BoxFile:
     """Where ComfyUI finds models and our nodes."""
     return rendered(
@@ -84,8 +93,12 @@ def service_unit(cfg: Config) -> BoxFile:
 
 
 def unit_digest(cfg: Config) -> str:
-    """Digest of all that a server reads at its start: unit, profile, model paths, our nodes."""
-    read = (_unit(cfg, ""), profile_file(cfg, cfg.comfyui.profile), model_paths(cfg))
+    """Digest of all that a server reads at its start: unit, profile, model paths, our nodes.
+
+    The launcher, too, which starts it.
+    """
+    profile = profile_file(cfg, cfg.comfyui.profile)
+    read = (_unit(cfg, ""), launcher(), profile, model_paths(cfg))
     return digest_of([*(file.content.decode() for file in read), nodes_digest(cfg)])
 
 

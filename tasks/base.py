@@ -1,4 +1,4 @@
-"""What the other tasks build on: packages of the distribution, programs and directories of ours."""
+"""What the other tasks build on: packages of the distribution, and directories of ours."""
 
 from pyinfra.api.deploy import deploy
 
@@ -18,7 +18,6 @@ def base(box: Box) -> None:
         groups=ground.GROUPS,
     )
     place_files(
-        name=f"Put programs and directories of ours below {OPT}",
+        name=f"Have directories of ours below {OPT}",
         directories=ground.directories(box),
-        files=ground.programs(),
     )

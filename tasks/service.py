@@ -5,13 +5,18 @@ from pyinfra.api.deploy import deploy
 from strixbox.config import Config
 from strixbox.generation import Generation
 from strixbox.launch import preload_unit, warmup_unit
-from strixbox.operations.release import old_releases_removed, running_service
+from strixbox.operations.release import (
+    old_profiles_retired,
+    old_releases_removed,
+    running_service,
+)
 from strixbox.operations.systemd import enabled_unit
 from strixbox.release import Release
 
 
 @deploy("Service")
 def service(cfg: Config, release: Release) -> None:
+    generation = Generation.of(cfg, release)
     enabled_unit(
         name="Preload models after boot",
         unit=preload_unit(cfg),
@@ -24,6 +29,9 @@ def service(cfg: Config, release: Release) -> None:
     running_service(
         name="Run the release as comfyui.service",
         cfg=cfg,
-        generation=Generation.of(cfg, release),
+        generation=generation,
+    )
+    old_profiles_retired(
+        name="Retire launch profiles that are none any more", generation=generation
     )
     old_releases_removed(name="Remove old releases", cfg=cfg, release=release)

@@ -23,7 +23,14 @@ from strixbox.layout import (
     SERVICE,
 )
 from strixbox.operations.base import BoxTrouble, Steps, ask, ask_early, box_operation, say
-from strixbox.operations.files import difference, file_is_right, placing, removing, show_diff
+from strixbox.operations.files import (
+    ask_strays,
+    difference,
+    file_is_right,
+    placing,
+    removing,
+    show_diff,
+)
 from strixbox.operations.python import compiled, environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
@@ -106,6 +113,29 @@ def running_service(cfg: Config, generation: Generation) -> Steps:
     # Only this puts in place what is switched with the release: until then a boot finds the old
     # one with its own flags. What others wrote there is copied to the backups by it.
     yield activating(generation.path, cfg.comfyui.start_timeout, restart=bool(troubles))
+
+
+@box_operation
+def old_profiles_retired(generation: Generation) -> Steps:
+    """Take launch scripts and profiles that are none any more to /var/backups/strixbox.
+
+    + generation: the release that shall be in use, and the files that it is run with
+
+    Somebody would start ComfyUI with them, and with what was wrong about them.
+    """
+    old = old_profiles(generation)
+    if not old:
+        host.noop("every launch profile on the box is one of the settings'")
+        return
+    for path in old:
+        say(f"{path}: to {BACKUPS}")
+    yield write("retire", {"paths": old, "backups": BACKUPS, "why": "no launch profile any more"})
+
+
+def old_profiles(generation: Generation) -> list[str]:
+    """Files of launch profiles that the generation does not have; others' files are none."""
+    found = ask_strays(launch.PROFILE_ROOTS, generation.files)
+    return [path for path in found if launch.PROFILE_FILE.fullmatch(path)]
 
 
 def is_noted(service: dict[str, Any], generation: Generation) -> bool:

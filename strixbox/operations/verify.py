@@ -49,7 +49,13 @@ from strixbox.operations.python import (
     uv_directory,
     uv_is_right,
 )
-from strixbox.operations.release import ask_service, is_noted, is_proved, settled_service
+from strixbox.operations.release import (
+    ask_service,
+    is_noted,
+    is_proved,
+    old_profiles,
+    settled_service,
+)
 from strixbox.operations.shell import bashrc, has_block
 from strixbox.operations.systemd import unit_troubles
 from strixbox.purge import plan as purge_plan
@@ -117,10 +123,9 @@ def account(cfg: Config, release: Release) -> Row:
 
 
 def places(cfg: Config, release: Release) -> Row:
-    """Directories and programs of ours, with their modes and owners."""
-    directories, files = ground.directories(cfg.box), ground.programs()
-    good = f"{len(directories)} directories, {len(files)} program"
-    return _row("our directories", good, _troubles(files, directories))
+    """Directories of ours, with their modes and owners."""
+    directories = ground.directories(cfg.box)
+    return _row("our directories", f"{len(directories)} of them", _troubles((), directories))
 
 
 def uv(cfg: Config, release: Release) -> Row:
@@ -231,10 +236,14 @@ def shell(cfg: Config, release: Release) -> Row:
 
 
 def launch_files(cfg: Config, release: Release) -> Row:
-    """Profiles, scripts, variables, model paths and the unit; and the copies to go back to."""
+    """Launcher, profiles, scripts, variables, model paths, unit; and the copies to go back to."""
     generation = Generation.of(cfg, release)
     files = (*generation.files, *generation.kept())
-    return _row("launch files", f"{len(generation.files)} files, kept twice", _troubles(files))
+    troubles = _troubles(files)
+    old = old_profiles(generation)
+    if old:
+        troubles.append(f"of profiles that are none any more: {_some(old)}")
+    return _row("launch files", f"{len(generation.files)} files, kept twice", troubles)
 
 
 def side_units(cfg: Config, release: Release) -> Row:

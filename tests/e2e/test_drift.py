@@ -37,8 +37,8 @@ DRIFT = {
         "/etc/strixbox/comfyui.env (replace)",
     ),
     "rm /opt/strixbox/lib/launch": (
-        "Base | Put programs",
-        "our directories",
+        "Service | Run the release",
+        "launch files",
         "/opt/strixbox/lib/launch (create)",
     ),
     "rm /opt/strixbox/boxtools/server.py": (
@@ -56,6 +56,11 @@ DRIFT = {
         "strixbox command",
         "/opt/strixbox/tools lacks rich",
     ),
+    "touch /opt/strixbox/bin/launch_comfyui_old.sh": (
+        "Service | Retire launch profiles",
+        "launch files",
+        "launch_comfyui_old.sh",
+    ),
     "apt-get remove -qy htop": ("Base | Install", "Ubuntu's packages", "not installed: htop"),
     "rm /etc/strixbox/tools.json": (
         "Service | Run the release",
@@ -63,12 +68,12 @@ DRIFT = {
         "/etc/strixbox/tools.json (create)",
     ),
     "chmod 777 /opt/strixbox/bin": (
-        "Base | Put programs",
+        "Base | Have directories",
         "our directories",
         "/opt/strixbox/bin (777",
     ),
     "chown root /var/lib/strixbox/tunableop": (
-        "Base | Put programs",
+        "Base | Have directories",
         "our directories",
         "/var/lib/strixbox/tunableop (755 root:",
     ),

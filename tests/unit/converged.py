@@ -58,7 +58,7 @@ class ConvergedBox:
         generation = Generation.of(cfg, release)
         trees = (*command_files(), *node_files(cfg))
         files = (
-            *(*ground.programs(), ground.cleaning(cfg.tmpfs.path), *trees),
+            *(ground.cleaning(cfg.tmpfs.path), *trees),
             *(*held_files(release), node_paths(release), *repository_files(cfg.rocm)),
             *(*generation.files, *generation.kept()),
             *(launch.preload_unit(cfg), launch.warmup_unit(cfg)),
@@ -175,7 +175,8 @@ class ConvergedBox:
         return {path: self.states.get(path, {"kind": "absent"}) for path in paths}
 
     def _TreeEntries(self, roots: tuple[str, ...]) -> Any:
-        return self.entries
+        inside = tuple(f"{root}/" for root in roots)
+        return {k: [p for p in v if p.startswith(inside)] for k, v in self.entries.items()}
 
     def _FileText(self, path: str, user: str | None = None) -> Any:
         return self.texts.get(path, "")

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 
 from strixbox import launch
 from strixbox.config import MODEL_FOLDERS, Config
+from strixbox.generation import Generation
 from strixbox.layout import ETC
 from strixbox.release import Release
 from strixbox.tree import ROOT, render, rendered
@@ -290,3 +292,14 @@ def test_every_image_of_a_box_file_renders_with_what_its_task_gives(cfg: Config)
     )
     assert script.content.startswith(b"#!/bin/sh\n")
     assert release.path in launch.running_argv(cfg, release)[0]
+
+
+def test_another_launcher_is_another_generation_and_another_start(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Release(cfg.python, cfg.comfyui, {})
+    before = Generation.of(cfg, release).id, launch.unit_digest(cfg)
+    other = replace(launch.launcher(), content=b"#!/usr/bin/python3\n")
+    monkeypatch.setattr(launch, "launcher", lambda: other)
+    after = Generation.of(cfg, release).id, launch.unit_digest(cfg)
+    assert all(one != two for one, two in zip(before, after, strict=True))

@@ -67,6 +67,10 @@ LOCK = f"{LOCKS}/comfyui-0.3.64-torch-2.6.txt"
 PRELOAD = "/etc/systemd/system/strixbox-preload.service"
 DRIFTS: dict[str, tuple[Drift, str]] = {
     "launch gone": (gone(f"{LIB}/launch"), f"{LIB}/launch (create)"),
+    "profile of old": (
+        lambda box, _: box.entries["files"].append(f"{BIN}/launch_comfyui_old.sh"),
+        f"of profiles that are none any more: {BIN}/launch_comfyui_old.sh",
+    ),
     "launch edited": (turned(f"{LIB}/launch", sha256="0"), f"{LIB}/launch (replace)"),
     "launch not to be run": (turned(f"{LIB}/launch", mode="644"), f"{LIB}/launch (644 root"),
     "directory open": (turned(BIN, mode="777"), f"{BIN} (777 root:root -> 755 root:root)"),
