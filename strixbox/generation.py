@@ -27,11 +27,12 @@ class Generation:
     files: tuple[BoxFile, ...]
     url: str  # where the box itself asks the service
     stack: str
+    rocm: str | None  # release from apt that it was built for; None where it uses none of apt's
 
     @classmethod
     def of(cls, cfg: Config, release: Release) -> Generation:
         """The generation that the settings call for."""
-        return cls(release, companions(cfg), launch.url(cfg), cfg.stack)
+        return cls(release, companions(cfg), launch.url(cfg), cfg.stack, cfg.rocm.version)
 
     @cached_property
     def id(self) -> str:
@@ -50,6 +51,7 @@ class Generation:
             "managed": "Managed by strixbox",
             "release": self.release.path,
             "stack": self.stack,
+            "rocm": self.rocm,
             "url": self.url,
             "files": [{"path": file.path, "mode": file.mode} for file in self.files],
         }

@@ -101,7 +101,7 @@ def pins(current: str) -> dict[str, Any] | None:
 
 
 def generations(pattern: str) -> list[dict[str, Any]]:
-    """``id``, ``release``, ``answered``, ``stack`` and ``url`` of every generation kept."""
+    """``id``, ``release``, ``answered``, ``stack``, ``rocm``, ``url`` of every generation kept."""
     found = []
     for path in sorted(glob.glob(f"{pattern}/generation.json")):
         folder = os.path.dirname(path)
@@ -118,7 +118,7 @@ def generations(pattern: str) -> list[dict[str, Any]]:
                 when = int(stream.read())
         except (OSError, ValueError):
             when = None
-        about = {"stack": kept.get("stack"), "url": kept.get("url")}
+        about = {word: kept.get(word) for word in ("stack", "rocm", "url")}
         found.append({"id": os.path.basename(folder), "release": release, "answered": when} | about)
     return found
 

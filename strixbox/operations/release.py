@@ -10,7 +10,7 @@ from pyinfra.context import host
 
 from strixbox import launch
 from strixbox.config import Config
-from strixbox.facts import Busy, FileStates, Seal, Service, UserNodes
+from strixbox.facts import Busy, FileStates, Installed, Seal, Service, UserNodes
 from strixbox.generation import Generation
 from strixbox.layout import (
     BACKUPS,
@@ -34,6 +34,7 @@ from strixbox.operations.files import (
 from strixbox.operations.python import compiled, environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
+from strixbox.rocm_versions import release_of
 
 SILENT = "it does not answer"
 
@@ -265,11 +266,14 @@ def rolled_back(cfg: Config, wanted: str | None) -> Steps:
     if f"{GENERATIONS}/{target['id']}" == service["generation"] and service["answers"]:
         host.noop(f"release {target['release']} is in use")
         return
-    if target["stack"] not in (None, cfg.stack):
+    # What is on the box counts: the settings may name a stack that no deploy got through to yet.
+    core = ask(Installed, packages=("rocm-core",))["rocm-core"]["version"] or ""
+    there = release_of(core)
+    if target["rocm"] not in (None, there):
         raise BoxTrouble(
-            f"Release {target['release']} belongs to the stack {target['stack']}, and apt's ROCm on"
-            f" this box to {cfg.stack}; change the box's groups in boxes.yaml and run the deploy,"
-            " which builds nothing that is there."
+            f"Release {target['release']} belongs to the stack {target['stack']} and uses ROCm"
+            f" {target['rocm']} from apt, of which this box has {there or 'none'}; change the box's"
+            " groups in boxes.yaml and run the deploy, which builds nothing that is there."
         )
     now = PurePosixPath(service["current"] or "none").name
     say(f"release {now} -> {target['release']}, which answered last {_day(target['answered'])}")
