@@ -13,9 +13,8 @@ from typing import Any
 
 from strixbox import ground, launch, layout
 from strixbox.config import MODEL_FOLDERS, Config, Wheel
-from strixbox.layout import BUILDER, ETC, FOLDERS
+from strixbox.layout import BUILDER, ETC, FOLDERS, KEY, PIN, SOURCE
 from strixbox.locks import TOOLS
-from strixbox.operations.apt import KEY, PIN, SOURCE
 from strixbox.operations.python import UV_ENVIRONMENT, uv_program
 from strixbox.operations.shell import bashrc
 from strixbox.release import Release, constraints, overrides

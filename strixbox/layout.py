@@ -27,6 +27,7 @@ BACKUPS = "/var/backups/strixbox"
 LOGS = "/var/log/strixbox"
 CHANGES = f"{LOGS}/changes.jsonl"  # who changed what on the box
 SERVICE = "comfyui.service"
+UV_CACHE = f"{CACHE}/uv"  # uv's own
 WHEELS = f"{CACHE}/wheels"  # the stack's wheels, kept for the next release
 RECORDS = f"{STATE}/files.json"  # hashes that were verified, and those of first use
 # Root's own, unlike /run/lock, where anybody could make or hold a lock before us.
@@ -34,3 +35,7 @@ RUN = "/run/strixbox"
 RUN_LOCK = f"{RUN}/run"  # held by a run for as long as its connection lives
 WRITING = f"{RUN}/writing"  # held by every command that writes
 BUILDER = "strixbox"  # the account that builds environments, and may do nothing else
+# AMD's repository on the box: its key, the source that names it, and what of it apt may take.
+KEY = "/etc/apt/keyrings/strixbox-rocm.asc"
+SOURCE = "/etc/apt/sources.list.d/strixbox-rocm.sources"
+PIN = "/etc/apt/preferences.d/strixbox-rocm"

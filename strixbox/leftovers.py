@@ -19,22 +19,23 @@ from strixbox.layout import (
     ETC,
     GENERATION_ID,
     GENERATIONS,
+    KEY,
     LIB,
     LOCKS,
     NODES,
     OPT,
+    PIN,
     RELEASE_ID,
     RELEASES,
+    SOURCE,
     STATE,
+    UV_CACHE,
     WHEELS,
 )
 from strixbox.models import Places
-from strixbox.operations.apt import KEY, PIN, SOURCE
-from strixbox.operations.python import UV_ENVIRONMENT
 from strixbox.release import Release, file_name
 
 UNITS = "/etc/systemd/system"
-UV_CACHE = UV_ENVIRONMENT["UV_CACHE_DIR"]
 # Nothing else fills these directories, and they are small.
 TREES = (ETC, BIN, LIB, LOCKS, BOXTOOLS, NODES, GENERATIONS)
 OURS = f"{RELEASES}/{RELEASE_ID}"

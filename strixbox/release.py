@@ -13,11 +13,19 @@ from strixbox.config import Comfyui, Python, Wheel
 from strixbox.digests import digest_of
 from strixbox.layout import LOCKS, RELEASES
 from strixbox.locks import lock_digest, lock_text, pins
-from strixbox.operations.git import Checkout
 from strixbox.tree import BoxFile, rendered, shipped
 
 # Grows when a release is built in another way from the same pins, so that boxes get a new one.
 RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A repository at a commit, at a path of its own."""
+
+    path: str
+    url: str
+    commit: str
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from pyinfra.api.deploy import deploy
 
-from strixbox.config import Config
+from strixbox.config import Box
 from strixbox.launch import SHELL_LINES
 from strixbox.operations.shell import bashrc_block
 
 
 @deploy("Launch")
-def launch(cfg: Config) -> None:
+def launch(box: Box) -> None:
     bashrc_block(
         name="Have the variables in ~/.bashrc",
-        box=cfg.box,
+        box=box,
         lines=SHELL_LINES,
     )

@@ -25,7 +25,7 @@ from strixbox.facts import (
     RocmRemains,
     Unreachable,
 )
-from strixbox.layout import BACKUPS, STATE
+from strixbox.layout import BACKUPS, KEY, PIN, SOURCE, STATE
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import file_is_right, placing, show_diff
 from strixbox.programs import UNWRITTEN, Run, write
@@ -33,9 +33,6 @@ from strixbox.purge import PurgePlan, contested, plan
 from strixbox.rocm_versions import releases
 from strixbox.tree import BoxFile, rendered
 
-KEY = "/etc/apt/keyrings/strixbox-rocm.asc"
-SOURCE = "/etc/apt/sources.list.d/strixbox-rocm.sources"
-PIN = "/etc/apt/preferences.d/strixbox-rocm"
 STAMP = f"{STATE}/rocm-index"
 DPKG = "/var/lib/dpkg"
 # Every package of a release is known by its build number or by rocm-core's.

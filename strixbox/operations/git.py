@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pyinfra.context import host
 
 from strixbox.facts import Checkouts
 from strixbox.layout import BACKUPS
 from strixbox.operations.base import Steps, ask, box_operation, say
 from strixbox.programs import write
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A repository at a commit, at a path of its own."""
-
-    path: str
-    url: str
-    commit: str
+from strixbox.release import Checkout
 
 
 @box_operation

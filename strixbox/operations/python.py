@@ -18,7 +18,7 @@ from pyinfra.context import host
 
 from strixbox.config import Python, Wheel
 from strixbox.facts import Account, Environments, FileStates, FileText, VerifiedFiles
-from strixbox.layout import BUILDER, CACHE, LOCKS, OPT, RECORDS, WHEELS
+from strixbox.layout import BUILDER, LOCKS, OPT, RECORDS, UV_CACHE, WHEELS
 from strixbox.locks import lock_text, pins
 from strixbox.nodes import unmet
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
@@ -31,7 +31,7 @@ GECOS = "builds Python environments"  # of that account, and of nobody's else
 NEVER_LOADED = r"/(distutils|f2py|fontTools|lexers|styles|testing|tests)/"
 # uv asks no file of the box's for settings, and never fetches an interpreter of its own.
 UV_ENVIRONMENT = {
-    "UV_CACHE_DIR": f"{CACHE}/uv",
+    "UV_CACHE_DIR": UV_CACHE,
     "UV_NO_CONFIG": "1",
     "UV_NO_PROGRESS": "1",
     "UV_PYTHON_DOWNLOADS": "never",

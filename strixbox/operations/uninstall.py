@@ -22,20 +22,24 @@ from strixbox.layout import (
     ETC,
     GENERATION_ID,
     GENERATIONS,
+    KEY,
     LIB,
     LOCKS,
     NODES,
     OPT,
+    PIN,
     RELEASE_ID,
     RELEASES,
     SERVICE,
+    SOURCE,
     STATE,
     TOOLS,
     TOOLS_STATE,
+    UV_CACHE,
     WHEELS,
 )
-from strixbox.leftovers import UV_CACHE, query, strays
-from strixbox.operations.apt import KEY, PIN, SOURCE, ask_remains, check_removal, purging
+from strixbox.leftovers import query, strays
+from strixbox.operations.apt import ask_remains, check_removal, purging
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
 from strixbox.operations.files import removing
 from strixbox.operations.python import is_builder

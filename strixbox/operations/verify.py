@@ -23,14 +23,13 @@ from strixbox.facts import (
 )
 from strixbox.generation import Generation
 from strixbox.launch import SHELL_LINES, preload_unit, warmup_unit
-from strixbox.layout import BOXTOOLS, BUILDER, NODES, TOOLS
+from strixbox.layout import BOXTOOLS, BUILDER, KEY, NODES, TOOLS
 from strixbox.locks import TOOLS as LOCK
 from strixbox.models import plan as model_plan
 from strixbox.models import unmounted
 from strixbox.nodes import troubles as troubles_of_nodes
 from strixbox.operations.apt import (
     DPKG,
-    KEY,
     ask_remains,
     ask_repository,
     astray,

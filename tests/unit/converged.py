@@ -266,7 +266,7 @@ def planned(cfg: Config, release: Release, monkeypatch: pytest.MonkeyPatch) -> l
     run(tasks.tmpfs.tmpfs, cfg=cfg.tmpfs, box=cfg.box)
     run(tasks.models.models, cfg=cfg.models, comfyui=cfg.comfyui, box=cfg.box)
     run(tasks.tools.tools, cfg=cfg)
-    run(tasks.launch.launch, cfg=cfg)
+    run(tasks.launch.launch, box=cfg.box)
     run(tasks.service.service, cfg=cfg, release=release)
     return found
 
