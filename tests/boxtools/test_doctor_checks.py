@@ -135,7 +135,7 @@ FAULTS: dict[str, tuple[str, Spoil, set[str]]] = {
     ),
     "DRIVER.DKMS": (
         "warn",
-        lambda box: box.packages.update({"amdgpu-dkms": "ii  1:6.12.12.60402"}),
+        lambda box: box.packages.update({"amdgpu-dkms": "iF  1:6.12.12.60402"}),
         set(),
     ),
     "FIRMWARE.BROKEN": (

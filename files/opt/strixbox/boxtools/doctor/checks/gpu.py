@@ -209,7 +209,8 @@ def driver(facts: Facts) -> Iterator[Finding]:
     if dkms is None or firmware is None:
         yield unknown("DRIVER.DKMS", "dpkg's list")
         return
-    installed = dkms.startswith("ii")
+    # Held or stopped half-way it shadows the driver all the same: dpkg-query(1), db:Status-Abbrev.
+    installed = dkms[1:2] in tuple("iUFHWt")
     yield Finding(
         code="DRIVER.DKMS",
         verdict="warn" if installed else "ok",
