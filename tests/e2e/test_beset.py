@@ -46,7 +46,7 @@ def full(name: str, path: str, size: str, before: str = "") -> Fault:
     """A disk without room stands at a path."""
     mounted = f"mkdir -p {path} && mount -t tmpfs -o size={size},mode=755 tmpfs {path}"
     return Fault(
-        name, "disk is full", before=f"{before or 'true'}; {mounted}", after=f"umount {path}"
+        name, "free disk room", before=f"{before or 'true'}; {mounted}", after=f"umount {path}"
     )
 
 
@@ -72,7 +72,13 @@ FAULTS = (
     served("wheel: 404", "the server answers 404", WHEEL_PATH, "status:404", NO_WHEELS),
     served("wheel: 500", "500", WHEEL_PATH, "status:500", NO_WHEELS),
     served("wheel: a web page", "web page", WHEEL_PATH, "html", NO_WHEELS),
-    served("wheel: cut at every try", "", WHEEL_PATH, "truncate:10", NO_WHEELS),
+    served(
+        "wheel: cut at every try",
+        "the downloaded part is kept",
+        WHEEL_PATH,
+        "truncate:0",
+        NO_WHEELS,
+    ),
     full("disk full: wheels", WHEELS, "16k", NO_WHEELS),
     full("disk full: release", HALF_BUILT, "1m"),
     Fault(
