@@ -19,6 +19,7 @@ def tools(cfg: Config) -> None:
             *images.command_files(),
             *images.node_files(cfg),
         ),
+        python_version=cfg.python.version,
     )
     locked_environment(
         name="Install what the command needs",

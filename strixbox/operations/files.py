@@ -63,19 +63,25 @@ def refuse_lost(directories: tuple[BoxDirectory, ...], states: dict[str, dict[st
 
 
 @box_operation
-def mirrored_trees(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> Steps:
-    """Have directories of ours hold these files and no others.
+def mirrored_trees(
+    roots: tuple[str, ...], files: tuple[BoxFile, ...], python_version: str
+) -> Steps:
+    """Have directories of ours hold these files and no others, and byte code of the Python ones.
 
     + roots: directories that the toolkit alone fills
     + files: everything that shall stand below them, and files of ours elsewhere
+    + python_version: of the Python that loads them, as an account that cannot write there
 
     What stands there besides, such as a module of an older toolkit that Python would still import,
     goes to /var/backups/strixbox.
     """
     stray = ask_strays(roots, files)
-    states = ask(FileStates, paths=tuple(file.path for file in files))
+    made = byte_code(files, python_version)
+    states = ask(FileStates, paths=(*(file.path for file in files), *made))
     wrong = tuple(file for file in files if not file_is_right(file, states[file.path]))
-    if not wrong and not stray:
+    # One tells of all: what is missing beside it costs time at each start, and nothing else.
+    bare = any(states[path]["kind"] == "absent" for path in made)
+    if not wrong and not stray and not bare:
         host.noop(f"{len(files)} files are as they shall be")
         return
     for file in wrong:
@@ -89,6 +95,28 @@ def mirrored_trees(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> Steps:
         )
     if wrong:
         yield placing(wrong)
+    if wrong or bare:
+        say(f"compile what stands in {', '.join(roots)}")
+        yield compiled(python_version, *roots)
+
+
+def byte_code(files: tuple[BoxFile, ...], python_version: str) -> tuple[str, ...]:
+    """Where Python looks for the byte code of the first of the Python files, if there is one."""
+    found = next((PurePosixPath(f.path) for f in files if f.path.endswith(".py")), None)
+    if found is None:
+        return ()
+    tag = "cpython-" + python_version.replace(".", "")
+    return (str(found.parent / "__pycache__" / f"{found.stem}.{tag}.pyc"),)
+
+
+def compiled(python_version: str, *paths: str, without: str | None = None) -> Run:
+    """The command that makes byte code of what stands in root's directories.
+
+    + python_version: of the interpreter that runs it, as 3.12
+    + without: regular expression of paths that nobody loads
+    """
+    order = {"paths": paths, "without": without}
+    return write("bytecode", order, python=f"python{python_version}")
 
 
 def ask_strays(roots: tuple[str, ...], files: tuple[BoxFile, ...]) -> list[str]:

@@ -22,7 +22,7 @@ from strixbox.layout import BUILDER, LOCKS, OPT, RECORDS, UV_CACHE, WHEELS
 from strixbox.locks import lock_text, pins
 from strixbox.nodes import unmet
 from strixbox.operations.base import BoxTrouble, Steps, ask, box_operation, say
-from strixbox.operations.files import removing
+from strixbox.operations.files import compiled, removing
 from strixbox.programs import UNWRITTEN, Run, write
 from strixbox.release import Release, file_name, overrides
 
@@ -223,7 +223,7 @@ def locked_environment(python: Python, path: str, lock: str) -> Steps:
         yield _new_venv(python, path, ())
     yield Run("touch", marker, mend=UNWRITTEN)
     yield _install_lock(python, path, lock, (), damaged, byte_code=False)
-    yield compiled(python, f"{path}/lib", without=NEVER_LOADED)
+    yield compiled(python.version, f"{path}/lib", without=NEVER_LOADED)
     yield write("note_sizes", {"environment": path})
     yield Run("rm", marker, mend=UNWRITTEN)
 
@@ -386,16 +386,6 @@ def _new_venv(python: Python, path: str, builder: tuple[str, ...]) -> Run:
         mend=f"Python {python.version} is not on the box; install it, or set python_version"
         " and wheels for the one it has.",
     )
-
-
-def compiled(python: Python, *paths: str, without: str | None = None) -> Run:
-    """The command that makes byte code of what stands in root's directories.
-
-    + python: whose interpreter runs it
-    + without: regular expression of paths that nobody loads
-    """
-    order = {"paths": paths, "without": without}
-    return write("bytecode", order, python=f"python{python.version}")
 
 
 def _install_lock(

@@ -25,13 +25,14 @@ from strixbox.layout import (
 from strixbox.operations.base import BoxTrouble, Steps, ask, ask_early, box_operation, say
 from strixbox.operations.files import (
     ask_strays,
+    compiled,
     difference,
     file_is_right,
     placing,
     removing,
     show_diff,
 )
-from strixbox.operations.python import compiled, environment_needs
+from strixbox.operations.python import environment_needs
 from strixbox.programs import Run, write
 from strixbox.release import Release
 from strixbox.rocm_versions import release_of
@@ -65,7 +66,7 @@ def proved_release(cfg: Config, release: Release) -> Steps:
         return
     say(f"{release.path}: prove torch, flags, nodes and start")
     # The service's account cannot write it: each start would compile all of ComfyUI anew.
-    yield compiled(release.python, release.code, f"{release.path}/nodes")
+    yield compiled(release.python.version, release.code, f"{release.path}/nodes")
     yield write("prove_release", launch.proof_order(cfg, release), live=True)
 
 

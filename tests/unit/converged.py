@@ -35,6 +35,7 @@ from strixbox.locks import lock_text, pins
 from strixbox.models import Places
 from strixbox.operations import base
 from strixbox.operations.apt import CORE, _fetch, repository_files
+from strixbox.operations.files import byte_code
 from strixbox.operations.mount import fstab_entry
 from strixbox.operations.python import GECOS, node_record, uv_directory, uv_program
 from strixbox.operations.shell import bashrc, block
@@ -64,6 +65,8 @@ class ConvergedBox:
             *(launch.preload_unit(cfg), launch.warmup_unit(cfg)),
         )
         self.states: dict[str, dict[str, Any]] = {file.path: _state(file) for file in files}
+        (made,) = byte_code(trees, cfg.python.version)
+        self.states[made] = {"kind": "file"}
         for directory in ground.directories(cfg.box):
             group = directory.group or "users"
             self.states[directory.path] = {

@@ -9,12 +9,14 @@ import pytest
 
 from strixbox.config import Config
 from strixbox.facts import BoxFact, Checkouts
-from strixbox.layout import BIN, BUILDER, LIB, LOCKS, NODES, STATE, TOOLS, TOOLS_STATE
+from strixbox.layout import BIN, BOXTOOLS, BUILDER, LIB, LOCKS, NODES, STATE, TOOLS, TOOLS_STATE
 from strixbox.operations import base
 from strixbox.operations.base import UNKNOWN, BoxTrouble
+from strixbox.operations.files import byte_code
 from strixbox.operations.python import uv_directory, uv_program
 from strixbox.operations.shell import bashrc
 from strixbox.release import Release
+from strixbox.tools import command_files
 from tests.unit.converged import ConvergedBox, met, planned, verified
 
 Drift = Callable[[ConvergedBox, Release], Any]
@@ -220,3 +222,17 @@ def test_what_could_not_be_looked_at_is_told_and_is_no_failure(
     with met(box, monkeypatch):
         monkeypatch.setattr(base, "_ask", answer)
         assert "1 of 19 checks are wrong" in str(verified(box, cfg, release))
+
+
+def test_byte_code_that_is_missing_is_made(
+    cfg: Config, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = ConvergedBox(cfg, release)
+    (made,) = byte_code(command_files(), cfg.python.version)
+    assert made == f"{BOXTOOLS}/__pycache__/__init__.cpython-312.pyc"
+    del box.states[made]
+    with met(box, monkeypatch):
+        assert planned(cfg, release, monkeypatch) == [
+            "Put the strixbox command and its nodes in place"
+        ]
+        assert verified(box, cfg, release) is None  # without it the command is only slower
