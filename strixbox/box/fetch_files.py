@@ -24,7 +24,7 @@ from io import FileIO
 from typing import Any, NoReturn
 
 from strixbox.box._account import acting_as
-from strixbox.box._atomic import mend
+from strixbox.box._atomic import mend, put
 from strixbox.box._headers import header_trouble
 from strixbox.box._model_files import PART, TAG, identity, recorded
 from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
@@ -51,12 +51,7 @@ class Records:
         if item["url"]:
             self.data["urls"].setdefault(item["url"], digest)
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        aside = f"{self.path}.strixbox-new"
-        with open(aside, "w", encoding="utf-8") as stream:
-            json.dump(self.data, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, self.path)
+        put(self.path, json.dumps(self.data, indent=1).encode(), 0o644)
 
 
 class Cut(Exception):

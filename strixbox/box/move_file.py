@@ -25,7 +25,7 @@ from io import FileIO
 from typing import Any
 
 from strixbox.box._account import become
-from strixbox.box._atomic import mend
+from strixbox.box._atomic import flush_directory, mend
 from strixbox.box._links import lead, point
 from strixbox.box._model_files import PART, identity
 from strixbox.box._placing import CHUNK, held, place, sha256, unfollowed
@@ -95,15 +95,6 @@ def on_disk(descriptor: int) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def flush(path: str) -> None:
-    """Have a directory's entries on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def move(item: dict[str, Any]) -> None:
     """Move ``source`` to ``target``; where ``link`` names a place, a link there leads to it."""
     source, target, link = item["source"], item["target"], item["link"]
@@ -117,7 +108,7 @@ def move(item: dict[str, Any]) -> None:
         # It may be a copy of the user's own that is in the memory only.
         with open(target, "rb", opener=unfollowed) as there:
             on_disk(there.fileno())
-        flush(os.path.dirname(target))
+        flush_directory(os.path.dirname(target))
         found = sha256(source)[0]
         if sha256(target)[0] != found:
             raise SystemExit(
@@ -130,13 +121,13 @@ def move(item: dict[str, Any]) -> None:
     refuse_written(source, before)
     if link == source:
         point(link, target)
-        flush(os.path.dirname(link))
+        flush_directory(os.path.dirname(link))
         return
     if link:
         lead(link, target)
-        flush(os.path.dirname(link))
+        flush_directory(os.path.dirname(link))
     os.unlink(source)
-    flush(os.path.dirname(source))
+    flush_directory(os.path.dirname(source))
 
 
 def expect(item: dict[str, Any], found: str) -> None:
@@ -176,7 +167,7 @@ def bring(item: dict[str, Any], before: list[int]) -> None:
             with suppress(OSError):
                 os.unlink(part)
             raise
-    flush(os.path.dirname(target))
+    flush_directory(os.path.dirname(target))
 
 
 def trouble(error: OSError, source: str, owner: str) -> str:

@@ -288,7 +288,7 @@ def test_a_model_that_is_still_being_written_stays(tmp_path: Path) -> None:
     assert new.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("step", ["copy", "sha256", "flush"])
+@pytest.mark.parametrize("step", ["copy", "sha256", "flush_directory"])
 def test_a_model_that_was_written_meanwhile_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
