@@ -113,7 +113,7 @@ def test_ctrl_c_while_boxes_are_connected_to_is_told_and_recorded(tmp_path: Path
 
 # A signal that comes while a thread of paramiko's, or the loop itself, is at work.
 INTERRUPTED = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 import pyinfra_cli  # patches threads by gevent
 from pyinfra.api.state import State
 from strixbox.run import RunLog, _keep
@@ -122,6 +122,7 @@ def thread():
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(20)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and so do the runs under it
 _keep(RunLog(State(), "deploy"))
 if sys.argv[2] == "thread":
     threading.Thread(target=thread).start()

@@ -300,6 +300,11 @@ def test_a_process_started_with_other_flags_is_restarted(fleet: Fleet) -> None:
     profile = "/etc/strixbox/launch/production.json"
     box.run(f"cp {profile} /tmp/kept && sed -i s/--highvram/--lowvram/ {profile}")
     box.run("systemctl restart comfyui.service")
+    # The unit counts as started before the launcher has read the profile.
+    box.run(
+        "timeout 30 sh -c 'until grep -q lowvram"
+        " /proc/$(systemctl show --value --property=MainPID comfyui)/cmdline; do sleep 0.1; done'"
+    )
     box.run(f"cp /tmp/kept {profile}")
 
     outcome = fleet.run()
