@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 from pyinfra.api.state import StateStage
-from pyinfra.context import state
+from pyinfra.context import host, state
 
 # Entries that change nothing.
 READ_ONLY = frozenset({"verify"})
@@ -47,10 +47,27 @@ def wrong_run_data(entry: str, pairs: Iterable[str]) -> str | None:
     return None
 
 
+# As they were typed. click's context is there for the inventory, and not where pyinfra reads
+# deploy.py for a box: each has a greenlet of its own.
+_TOLD: dict[str, str] = {}
+
+
+def note_run_data(pairs: Iterable[str]) -> None:
+    """Keep the data of this run alone for ``told_data``."""
+    _TOLD.update(run_data(pairs))
+
+
 def told_data(key: str) -> str | None:
-    """Data of this run alone, as it was typed; None where it was not."""
-    context = click.get_current_context(silent=True)
-    return run_data(context.params.get("data", ())).get(key) if context else None
+    """Data of this run alone, as it was typed; None where it was not.
+
+    With an inventory of somebody's own, which notes none, what pyinfra made of it.
+    """
+    if key in _TOLD:
+        return _TOLD[key]
+    value = host.data.get(key)
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def dry_run() -> bool:

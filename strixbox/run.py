@@ -25,7 +25,14 @@ from pyinfra.context import config, host, state
 from strixbox.agent import AGENTS
 from strixbox.ahead import ask_ahead, remember
 from strixbox.answers import forget
-from strixbox.command_line import READ_ONLY, answer_questions, dry_run, idle, wrong_run_data
+from strixbox.command_line import (
+    READ_ONLY,
+    answer_questions,
+    dry_run,
+    idle,
+    note_run_data,
+    wrong_run_data,
+)
 from strixbox.config import Config
 from strixbox.connect import hold_box, keep_log
 from strixbox.inventory import ROOT, Boxes
@@ -268,6 +275,7 @@ def expect(current: State, boxes: Boxes) -> Boxes:
     if sentence is not None:
         click.echo(f"No box was touched: {sentence}.", err=True)
         raise SystemExit(2)
+    note_run_data(words.get("data", ()))
     answer_questions(entry)
     # One box's trouble is its own. pyinfra, where it asks (no -y), would stop all boxes at the
     # first failure (fail percent 0) and ask once more.

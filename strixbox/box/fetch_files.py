@@ -237,8 +237,8 @@ def _room(path: str, needed: int) -> None:
     free = disk.f_bavail * disk.f_frsize
     if needed > free - min(RESERVE, free // 20):
         raise SystemExit(
-            f"{os.path.dirname(path)} has {free / 2**30:.1f} GiB free and"
-            f" {needed / 2**30:.1f} GiB are needed; free disk room and run again"
+            f"{os.path.dirname(path)} has {free >> 20} MiB free and {-(-needed >> 20)} MiB are"
+            " needed; free disk room there (df -h), then run again"
         )
 
 

@@ -157,7 +157,7 @@ def test_no_room_is_told_before_anything_comes(
         if fits:
             assert fetch(tmp_path, server).read_bytes() == CONTENT
         else:
-            with pytest.raises(SystemExit, match="free disk room and run again"):
+            with pytest.raises(SystemExit, match="free disk room there"):
                 fetch(tmp_path, server)
             assert not list(tmp_path.glob("m.*"))
 

@@ -50,7 +50,7 @@ SENTENCES = {
         "apt has no index of http://radeon.lab:9/rocm/apt/6.4.2",
         "See that the box reaches it and that rocm_key_fingerprint is AMD's, then run again",
     ),
-    "disk": ("The box's disk is full: free disk room (df -h shows where), then run again",),
+    "disk": ("/var/cache/strixbox/wheels has", "MiB are needed; free disk room there"),
 }
 
 

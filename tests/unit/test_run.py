@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pyinfra.api.inventory import Inventory
 
-from strixbox import run
+from strixbox import command_line, run
 from strixbox.answers import ANSWERS, Answers
-from strixbox.command_line import idle, run_data, wrong_run_data
+from strixbox.command_line import idle, note_run_data, run_data, told_data, wrong_run_data
 from strixbox.config import Config
 from strixbox.connect import lock_trouble, no_sudo
 from strixbox.journal import JOURNALS, Journal
@@ -237,6 +237,21 @@ def test_data_of_one_run_is_taken_as_it_was_typed_and_for_its_entry_alone() -> N
     ):
         told = wrong_run_data(entry, [pair])
         assert (told is None) if words is None else words in str(told), pair
+
+
+def test_data_of_one_run_is_there_for_a_box_as_it_was_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What pyinfra makes of a word that reads like a number.
+    box = SimpleNamespace(data={"release": 12345678901, "purge_rocm": True})
+    monkeypatch.setattr(command_line, "host", box)
+    monkeypatch.setattr(command_line, "_TOLD", {})
+    assert told_data("release") == "12345678901"  # an inventory of somebody's own
+    assert told_data("purge_rocm") == "true"
+    note_run_data(["release=012345678901", "comfyui_port=1"])
+    assert told_data("release") == "012345678901"
+    box.data = {}
+    assert told_data("purge_rocm") is None
 
 
 def test_a_record_that_cannot_be_written_costs_nothing_but_itself(
