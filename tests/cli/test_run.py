@@ -120,7 +120,7 @@ from strixbox.run import RunLog, _keep
 
 def thread():
     os.kill(os.getpid(), int(sys.argv[1]))
-    time.sleep(20)
+    time.sleep(1)
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and so do the runs under it
 _keep(RunLog(State(), "deploy"))
