@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,17 +10,10 @@ import click
 from pyinfra.api.state import StateStage
 from pyinfra.context import host, state
 
+from strixbox.config import RUN_DATA
+
 # Entries that change nothing.
 READ_ONLY = frozenset({"verify"})
-# Data of a single run: the entry that takes it, what it looks like, and how to say so.
-_RUN_DATA = {
-    "release": (
-        "rollback",
-        re.compile(r"[0-9a-f]{12}"),
-        "a release's name, 12 characters of 0-9 a-f (ls /opt/strixbox/releases)",
-    ),
-    "purge_rocm": ("uninstall", re.compile(r"true|false"), "true or false"),
-}
 
 
 def run_data(pairs: Iterable[str]) -> dict[str, str]:
@@ -30,7 +22,7 @@ def run_data(pairs: Iterable[str]) -> dict[str, str]:
     pyinfra makes a number of what reads like one: of a release's name, another name.
     """
     split = (pair.partition("=") for pair in pairs)
-    return {key: value for key, separator, value in split if separator and key in _RUN_DATA}
+    return {key: value for key, separator, value in split if separator and key in RUN_DATA}
 
 
 def wrong_run_data(entry: str, pairs: Iterable[str]) -> str | None:
@@ -39,7 +31,7 @@ def wrong_run_data(entry: str, pairs: Iterable[str]) -> str | None:
     + entry: what is run, as ``rollback``
     """
     for key, value in run_data(pairs).items():
-        wanted, pattern, form = _RUN_DATA[key]
+        wanted, pattern, form = RUN_DATA[key]
         if entry != wanted:
             return f"--data {key} is for {wanted}.py; {entry}.py has no use for it, leave it out"
         if not pattern.fullmatch(value):

@@ -139,8 +139,15 @@ EXCLUSIVE_FLAGS: tuple[frozenset[str], ...] = (
 )
 
 
-# Words of a single run (rollback.py, uninstall.py), no settings of a box.
-RUN_DATA = frozenset({"purge_rocm", "release"})
+# Data of a single run, no settings of a box: the entry that takes it, its form, and that in words.
+RUN_DATA = {
+    "release": (
+        "rollback",
+        re.compile(r"[0-9a-f]{12}"),
+        "a release's name, 12 characters of 0-9 a-f (ls /opt/strixbox/releases)",
+    ),
+    "purge_rocm": ("uninstall", re.compile(r"true|false"), "true or false"),
+}
 
 
 class Box(Section):

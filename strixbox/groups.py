@@ -40,7 +40,7 @@ def _values(file: Path) -> dict[str, Any]:
     values = {k: v for k, v in found.items() if not k.startswith("__") and k not in imported}
     for name in sorted(values.keys() & PASSWORDS):
         raise InventoryError([f"group_data/{file.name}: {name}: {NO_PASSWORDS}"])
-    for name in sorted(values.keys() & RUN_DATA):
+    for name in sorted(values.keys() & RUN_DATA.keys()):
         raise InventoryError([f"group_data/{file.name}: {name} is for one run alone; use --data"])
     return {key: value for key, value in values.items() if not key.startswith("_")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from pyinfra.api.host import HostData
 
@@ -13,9 +13,6 @@ from strixbox.config import Config
 Outcome = Literal[
     "changed", "unchanged", "failed", "interrupted", "would fail", "planned", "not run"
 ]
-_KINDS: tuple[Outcome, ...] = (
-    *("changed", "unchanged", "failed", "interrupted", "would fail", "planned", "not run"),
-)
 
 
 class Row(TypedDict):
@@ -103,7 +100,9 @@ class BoxReport:
 
     def lines(self) -> list[str]:
         """The box in the summary."""
-        count = {kind: sum(row["outcome"] == kind for row in self.rows) for kind in _KINDS}
+        count = {
+            kind: sum(row["outcome"] == kind for row in self.rows) for kind in get_args(Outcome)
+        }
         took = sum(row["seconds"] for row in self.rows)
         told = ", ".join(f"{n} {kind}" for kind, n in count.items() if n) or "nothing was run"
         lines = [f"{self.name}: {self.outcome}; {told}; {took:.1f} s"]
