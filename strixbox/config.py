@@ -329,6 +329,11 @@ class Comfyui(Section):
     keep_releases: int = Field(ge=2, le=10, description="releases kept on the box")
     release_disk_gib: int = Field(ge=1, le=200, description="disk room one release needs, GiB")
 
+    @property
+    def models_directory(self) -> str:
+        """The active tier, where ComfyUI looks for models."""
+        return f"{self.base_directory}/models"
+
     def checks(self) -> tuple[Check, ...]:
         """Each node has a directory of its own."""
         return (self._node_names(),)

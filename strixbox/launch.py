@@ -73,7 +73,7 @@ def model_paths(cfg: Config) -> BoxFile:
     """Where ComfyUI finds models and our nodes."""
     return rendered(
         MODEL_PATHS,
-        active=f"{cfg.comfyui.base_directory}/models",
+        active=cfg.comfyui.models_directory,
         archive=cfg.models.archive,
         nodes=NODES,
         folders=MODEL_FOLDERS,
@@ -119,7 +119,7 @@ def preload_unit(cfg: Config) -> BoxFile:
     """Reads the models into the page cache after boot."""
     return rendered(
         "/etc/systemd/system/strixbox-preload.service",
-        models=f"{cfg.comfyui.base_directory}/models",
+        models=cfg.comfyui.models_directory,
     )
 
 
@@ -145,7 +145,7 @@ def running_argv(cfg: Config, release: Release) -> list[str]:
 
 def preloaded(cfg: Config) -> list[str]:
     """Model files that are read into the page cache: those of the active tier."""
-    models = f"{cfg.comfyui.base_directory}/models"
+    models = cfg.comfyui.models_directory
     return [f"{models}/{m.folder}/{m.name}" for m in cfg.models.manifest if m.tier == "active"]
 
 

@@ -73,7 +73,7 @@ def query(cfg: Config, begun: tuple[str, ...] = ()) -> dict[str, Any]:
 
     + begun: what is measured besides, as the start of what this run is to finish
     """
-    active, archive = f"{cfg.comfyui.base_directory}/models", cfg.models.archive
+    active, archive = cfg.comfyui.models_directory, cfg.models.archive
     return {
         "trees": list(TREES),
         "asides": list(ASIDES),
@@ -139,7 +139,7 @@ def _goes(entry: dict[str, Any], wanted: set[str]) -> bool:
 
 def _resumed(cfg: Config) -> set[str]:
     """Files whose downloads are continued by this run."""
-    active = f"{cfg.comfyui.base_directory}/models"
+    active = cfg.comfyui.models_directory
     wheels = {f"{WHEELS}/{file_name(wheel)}" for wheel in cfg.python.wheels}
     places = ((m, Places.of(m, active, cfg.models.archive)) for m in cfg.models.manifest)
     return wheels | {place.home(model) for model, place in places}

@@ -376,7 +376,7 @@ def models(
     + tier: what strixbox/box/model_tier.py tells of the archive; None where there is none
     + freed: bytes by device that this run makes free before
     """
-    archive, active = cfg.models.archive, f"{cfg.comfyui.base_directory}/models"
+    archive, active = cfg.models.archive, cfg.comfyui.models_directory
     todo = plan(cfg.models.manifest, active, archive, known)
     away = unmounted(archive, tier) if archive and tier else None
     looks = {

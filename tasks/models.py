@@ -10,7 +10,7 @@ from strixbox.operations.models import archive_tier, model_files
 
 @deploy("Models")
 def models(cfg: Models, comfyui: Comfyui, box: Box) -> None:
-    active = f"{comfyui.base_directory}/models"
+    active = comfyui.models_directory
     user_directories(
         name="Create the folders of the active tier",
         user=box.user,

@@ -57,7 +57,7 @@ def directories(cfg: Config) -> tuple[str, ...]:
 
     + cfg: the box's settings
     """
-    active, archive = f"{cfg.comfyui.base_directory}/models", cfg.models.archive
+    active, archive = cfg.comfyui.models_directory, cfg.models.archive
     tiers = (active, archive) if archive else (active,)
     return (*user_folders(cfg), *tiers, *(path for tier in tiers for path in tier_folders(tier)))
 
@@ -82,5 +82,5 @@ def examined_models(cfg: Config, freed: dict[int, int]) -> tuple[Finding, ...]:
     """
     archive = cfg.models.archive
     tier = ask(ModelTier, path=archive) if archive else None
-    known = ask_models(cfg.models, f"{cfg.comfyui.base_directory}/models", cfg.box.user)
+    known = ask_models(cfg.models, cfg.comfyui.models_directory, cfg.box.user)
     return models(known, tier, cfg, freed)

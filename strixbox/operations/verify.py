@@ -190,7 +190,7 @@ def ram_disk(cfg: Config, release: Release) -> Row:
 
 def folders(cfg: Config, release: Release) -> Row:
     """The user's directory and the tiers have their folders."""
-    active, archive = f"{cfg.comfyui.base_directory}/models", cfg.models.archive
+    active, archive = cfg.comfyui.models_directory, cfg.models.archive
     paths = (*ground.user_folders(cfg), *ground.tier_folders(active))
     if archive is not None:
         tier: dict[str, Any] = ask(ModelTier, path=archive)
@@ -205,7 +205,7 @@ def folders(cfg: Config, release: Release) -> Row:
 
 def models(cfg: Config, release: Release) -> Row:
     """Every model of the manifest is where it belongs."""
-    active = f"{cfg.comfyui.base_directory}/models"
+    active = cfg.comfyui.models_directory
     known = ask_models(cfg.models, active, cfg.box.user)
     todo = model_plan(cfg.models.manifest, active, cfg.models.archive, known)
     good = f"{len(cfg.models.manifest)} where they belong"
